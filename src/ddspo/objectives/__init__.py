@@ -1,0 +1,1 @@
+"""Objectives: small pure functions of predictions and targets, one per file, losses unreduced [B]."""

@@ -1,0 +1,29 @@
+"""Forward noise as both targets: Diffusion-DPO."""
+
+from __future__ import annotations
+
+from ..diffusion.noise_path import NoisePath
+from ..tensors import PreferenceBatch, WinLose
+from .base import ReferencePredict, TargetRows
+
+
+def forward_noise(
+    batch: PreferenceBatch, x_t: WinLose, reference_predict: ReferencePredict, noise_path: NoisePath
+) -> TargetRows:
+    """target_win, target_lose = what x_0 and noise imply in the native prediction space: the noise, the velocity, ...
+
+    For epsilon and shared noise both targets are equal; a velocity target differs between the sides, as x_0 does.
+    Diffusion-DPO, arXiv 2311.12908.
+
+    Args:
+        batch: B pairs.
+        x_t: noised latents of both sides, [B, ...].
+        reference_predict: the frozen network; called once on 2B rows.
+        noise_path: says what the network predicts.
+    """
+    reference = reference_predict(x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2))
+    target = WinLose(
+        noise_path.target(batch.x_0.win, batch.noise, batch.timestep),
+        noise_path.target(batch.x_0.lose, batch.noise, batch.timestep),
+    )
+    return TargetRows(target, WinLose.split(reference), network_evaluations=2 * len(batch.timestep))

@@ -1,0 +1,31 @@
+"""Training-free contrastive policy pairs (TF-CPP): the reference on the prompt against the reference on the degraded prompt."""
+
+from __future__ import annotations
+
+import torch
+
+from ..diffusion.noise_path import NoisePath
+from ..tensors import Conditioning, PreferenceBatch, WinLose
+from .base import ReferencePredict, TargetRows
+
+
+def training_free(
+    batch: PreferenceBatch, x_t: WinLose, reference_predict: ReferencePredict, noise_path: NoisePath
+) -> TargetRows:
+    """target_win = reference(x_t_win, c), target_lose = reference(x_t_lose, c⁻), both without guidance.
+
+    The winning target is the reference's own prediction, so three rows per pair are enough (win|c, lose|c, lose|c⁻), where the
+    published code computes four. DDSPO, arXiv 2512.23426; released code at commit f8e47a5.
+
+    Args:
+        batch: B pairs.
+        x_t: noised latents of both sides, [B, ...].
+        reference_predict: the frozen network; called once on 3B rows.
+        noise_path: not needed here; every target source has this signature.
+    """
+    win, lose, lose_degraded = reference_predict(
+        torch.cat([x_t.win, x_t.lose, x_t.lose]),
+        batch.timestep.repeat(3),
+        Conditioning.join([batch.prompt, batch.prompt, batch.degraded_prompt]),
+    ).chunk(3)
+    return TargetRows(WinLose(win, lose_degraded), WinLose(win, lose), network_evaluations=3 * len(batch.timestep))
