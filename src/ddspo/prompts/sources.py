@@ -1,0 +1,246 @@
+"""Read prompts from files and from the embedded sets: unique, cleaned, and with every omission counted.
+
+Formats: .txt (one prompt a line), .jsonl (one object a line), .csv (with a header), .parquet (DiffusionDB's `metadata.parquet`
+works as downloaded; needs pyarrow), 'tinyscenes:train' and 'tinyscenes:heldout'. Files are streamed; what is kept in memory
+is one 8-byte digest per unique prompt and the prompts that are returned.
+"""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import json
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import content_id
+from ..rng import seed_for
+
+#: a cell longer than this is an error of the file, not a prompt
+_MAX_CSV_FIELD = 1 << 24
+
+
+@dataclass(frozen=True)
+class PromptRecord:
+    """One prompt. `id` follows from its text, so no two prompts share one; `meta` is whatever else its row said."""
+
+    id: str
+    prompt: str
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Skipped:
+    """How many rows were left out or mended, by reason, with the place of the first one."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, where: str) -> None:
+        """Count one row; `where` is remembered for the first of its kind."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        self.first.setdefault(reason, where)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{count} {reason} (first: {self.first[reason]})" for reason, count in self.counts.items())
+
+
+class PromptList(list[PromptRecord]):
+    """Prompts in the order of their source, and what was left out (`skipped`) or mended (`repaired`) on the way."""
+
+    def __init__(self, records: list[PromptRecord], skipped: Skipped, repaired: Skipped) -> None:
+        super().__init__(records)
+        self.skipped = skipped
+        self.repaired = repaired
+
+
+@dataclass
+class _Row:
+    """One raw row: the value of the prompt field, the rest, and where it stands."""
+
+    value: Any
+    meta: dict[str, Any]
+    where: str
+
+
+def _text_lines(path: Path, repaired: Skipped) -> Iterator[str]:
+    """Lines of a text file in UTF-8 or, with a byte order mark, UTF-16; a line that is neither is read as Windows-1252."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start in (b"\xff\xfe", b"\xfe\xff"):
+        with path.open(encoding="utf-16", errors="replace", newline="") as text:
+            yield from text
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                repaired.add("not UTF-8, read as Windows-1252", f"line {number}")
+                yield line.decode("cp1252", errors="replace")
+
+
+def _txt_rows(path: Path, column: str, skipped: Skipped, repaired: Skipped) -> Iterator[_Row]:
+    for number, line in enumerate(_text_lines(path, repaired), 1):
+        yield _Row(line, {}, f"line {number}")
+
+
+def _jsonl_rows(path: Path, column: str, skipped: Skipped, repaired: Skipped) -> Iterator[_Row]:
+    for number, line in enumerate(_text_lines(path, repaired), 1):
+        where = f"line {number}"
+        if not line.strip():
+            skipped.add("empty", where)
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            skipped.add("not valid JSON", where)
+            continue
+        if not isinstance(row, dict):
+            skipped.add("not a JSON object", where)
+            continue
+        if column not in row:
+            raise _missing_column(path, column, list(row), where)
+        yield _Row(row.pop(column), row, where)
+
+
+def _csv_rows(path: Path, column: str, skipped: Skipped, repaired: Skipped) -> Iterator[_Row]:
+    csv.field_size_limit(_MAX_CSV_FIELD)
+    reader = csv.DictReader(_text_lines(path, repaired))
+    if column not in (reader.fieldnames or []):
+        raise _missing_column(path, column, list(reader.fieldnames or []), "line 1")
+    try:
+        for row in reader:
+            meta = {key: value for key, value in row.items() if key is not None and key != column}
+            yield _Row(row[column], meta, f"line {reader.line_num}")
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({error}); mend that line") from error
+
+
+def _parquet_rows(path: Path, column: str, skipped: Skipped, repaired: Skipped) -> Iterator[_Row]:
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UserError(f"reading {path} needs pyarrow; install it with: pip install pyarrow") from error
+    try:
+        file = parquet.ParquetFile(path)
+    except (arrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a readable parquet file ({error}); download it again") from error
+    with file:
+        if column not in file.schema_arrow.names:
+            raise _missing_column(path, column, file.schema_arrow.names, "schema")
+        number = 0
+        for batch in file.iter_batches(batch_size=8192, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                number += 1
+                yield _Row(value, {}, f"row {number}")
+
+
+def _missing_column(path: Path, column: str, columns: list[str], where: str) -> UserError:
+    found = ", ".join(map(str, columns)) or "none"
+    return UserError(f"{path}, {where}: no field '{column}' (found: {found}); name the right one with prompts.column")
+
+
+_READERS = {".txt": _txt_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+
+
+def _tinyscenes_rows(source: str) -> Iterator[_Row]:
+    from tinyscenes.prompts import heldout_prompts, train_prompts
+
+    sets = {"tinyscenes:train": train_prompts, "tinyscenes:heldout": heldout_prompts}
+    if source not in sets:
+        raise UserError(f"prompts.source: '{source}' is unknown; the embedded sets are {', '.join(sets)}")
+    for number, row in enumerate(sets[source](), 1):
+        yield _Row(row.pop("prompt"), dict(row), f"prompt {number}")
+
+
+def _rows(source: str, column: str, skipped: Skipped, repaired: Skipped) -> Iterator[_Row]:
+    if source.startswith("tinyscenes:"):
+        yield from _tinyscenes_rows(source)
+        return
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise UserError(f"prompts.source: {path} does not exist; give a {', '.join(_READERS)} file or 'tinyscenes:train'")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None or not path.is_file():
+        raise UserError(f"prompts.source: {path} is not a {', '.join(_READERS)} file")
+    try:
+        yield from reader(path, column, skipped, repaired)
+    except OSError as error:
+        raise UserError(f"prompts.source: cannot read {path}: {error.strerror or error}") from error
+
+
+def clean_prompt(text: str) -> str:
+    """`text` without control characters and lone surrogates (each becomes a space), trimmed.
+
+    Joiners and direction marks stay: emoji, Persian and Hindi need them.
+    """
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in text)
+    return text.strip()
+
+
+def iterate_prompts(source: str, column: str, skipped: Skipped, repaired: Skipped) -> Iterator[PromptRecord]:
+    """Stream the unique prompts of a source, counting what is left out in `skipped` and what is mended in `repaired`.
+
+    Raises:
+        UserError: the file is missing, of unknown kind or unreadable, or lacks the field; names file, line and field.
+    """
+    seen: set[int] = set()
+    for row in _rows(source, column, skipped, repaired):
+        if row.value is None:
+            skipped.add("empty", row.where)
+            continue
+        if not isinstance(row.value, str):
+            skipped.add("not text", row.where)
+            continue
+        prompt = clean_prompt(row.value)
+        if not prompt:
+            skipped.add("empty", row.where)
+            continue
+        if prompt != row.value.strip():
+            repaired.add("control characters replaced by spaces", row.where)
+        identity = content_id(prompt)
+        if int(identity, 16) in seen:
+            skipped.add("duplicate", row.where)
+            continue
+        seen.add(int(identity, 16))
+        yield PromptRecord(identity, prompt, row.meta)
+
+
+def _sampled(records: Iterator[PromptRecord], limit: int, seed: int) -> list[PromptRecord]:
+    """`limit` records drawn without replacement, in source order: those with the smallest seeded hashes of their ids."""
+    keyed = ((seed_for(seed, "prompts", record.id), number, record) for number, record in enumerate(records))
+    chosen = heapq.nsmallest(limit, keyed, key=lambda item: item[:2])
+    return [record for _, _, record in sorted(chosen, key=lambda item: item[1])]
+
+
+def read_prompts(source: str, column: str = "prompt", limit: int | None = None, seed: int = 0) -> PromptList:
+    """The unique prompts of a source.
+
+    Args:
+        source: a .txt, .jsonl, .csv or .parquet file, 'tinyscenes:train' or 'tinyscenes:heldout'.
+        column: the field that holds the prompt, in formats that have fields. Other fields of .jsonl and .csv become `meta`.
+        limit: draw this many without replacement. The draw depends on `seed` and on the prompts, not on their order.
+        seed: the run seed.
+
+    Returns:
+        Records in source order, with `.skipped` and `.repaired` telling what was left out or mended, and why.
+
+    Raises:
+        UserError: as `iterate_prompts`, and when no prompt is left.
+    """
+    skipped, repaired = Skipped(), Skipped()
+    stream = iterate_prompts(source, column, skipped, repaired)
+    records = list(stream) if limit is None else _sampled(stream, limit, seed)
+    if not records:
+        raise UserError(f"prompts.source: {source} holds no prompt ({skipped or 'it is empty'}); give a list with at least one")
+    return PromptList(records, skipped, repaired)

@@ -1,0 +1,49 @@
+"""What every degrader speaks: variants, and the reason when there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One degraded prompt. `kind` names the sort of edit, `change` says what was edited, such as 'red -> blue'."""
+
+    text: str
+    kind: str
+    change: str
+
+
+class Unusable(Exception):
+    """A prompt that a degrader cannot degrade; the message is the reason under which it is counted."""
+
+
+class Degrader(Protocol):
+    """Makes degraded prompts one prompt at a time."""
+
+    name: str
+
+    def degrade(self, prompt: str, rng: np.random.Generator, variants: int) -> list[Variant]:
+        """At most `variants` distinct variants, none equal to the prompt; all randomness from `rng`.
+
+        Raises:
+            Unusable: there is none, with the reason.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamDegrader(Protocol):
+    """Makes degraded prompts for many prompts at once (batches on a device, concurrent requests)."""
+
+    name: str
+
+    def degrade_stream(
+        self, prompts: Iterable[tuple[str, np.random.Generator]], variants: int
+    ) -> Iterator[list[Variant] | Unusable]:
+        """One result per prompt, in the order of the prompts."""
+        ...
