@@ -1,4 +1,4 @@
-"""Set before torch and transformers are imported: one thread, no network, no chatter; `helpers` importable from any test."""
+"""Set before torch and transformers are imported: one thread, no network, no chatter. Makes `helpers` importable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random-weight pipelines of the true architecture, built offline in a fraction of a second and saved as diffusers folders.
+"""Random-weight pipelines of the true architecture, built offline in a moment and saved as diffusers folders.
 
 Four autoencoder blocks keep the real downsampling by 8; the tokenizer is a real byte-level CLIP one, with few merges.
 """
@@ -39,7 +39,7 @@ _SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def make_scheduler(name: str = "pndm", prediction_type: str = "epsilon", **options: Any) -> Any:
-    """A diffusers scheduler with Stable Diffusion's schedule: pndm, ddim, euler, euler_leading, euler_ancestral, dpm++."""
+    """A diffusers scheduler with Stable Diffusion's schedule; `name` is a key of `_SCHEDULERS`."""
     kind, own = _SCHEDULERS[name]
     return kind(**_SCHEDULE, **own, prediction_type=prediction_type, **options)
 

@@ -11,8 +11,8 @@ A prediction is itself a mix of the same two things, so every conversion is one 
     | v_prediction    | alpha noise - sigma x_0     | alpha     | -sigma   | alpha² + sigma²   |
     | flow_prediction | noise - x_0 (the velocity)  | 1         | -1       | alpha + sigma     |
 
-Noise grows with the timestep on every path. Sources: v_prediction is Salimans & Ho (arXiv 2202.00512); the velocity is Lipman et al.
-(arXiv 2210.02747) with time running from data to noise, as in SD3 (arXiv 2403.03206).
+Noise grows with the timestep on every path. Sources: v_prediction is Salimans & Ho (arXiv 2202.00512); the velocity is
+Lipman et al. (arXiv 2210.02747) with time running from data to noise, as in SD3 (arXiv 2403.03206).
 """
 
 from __future__ import annotations
@@ -48,23 +48,26 @@ class NoisePath:
     @classmethod
     def variance_preserving(cls, alphas_cumprod: Tensor, prediction_type: PredictionType) -> Self:
         """alpha² = alphas_cumprod and alpha² + sigma² = 1 (DDPM, arXiv 2006.11239)."""
-        alphas_cumprod = alphas_cumprod.detach().cpu().double()
-        return cls(prediction_type, alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt(), torch.arange(len(alphas_cumprod)))
+        signal = alphas_cumprod.detach().cpu().double()
+        return cls(prediction_type, signal.sqrt(), (1 - signal).sqrt(), torch.arange(len(signal)))
 
     @classmethod
     def flow(cls, sigmas: Tensor, timesteps: Tensor, prediction_type: PredictionType = "flow_prediction") -> Self:
-        """alpha = 1 - sigma (rectified flow). `sigmas` and `timesteps` [T] may run either way; they are stored rising."""
+        """alpha = 1 - sigma (rectified flow). `sigmas` and `timesteps` [T] may run either way; they are kept rising."""
         order = timesteps.argsort()
         sigmas = sigmas.detach().cpu().double()[order]
         return cls(prediction_type, 1 - sigmas, sigmas, timesteps.detach().cpu()[order])
 
     @classmethod
     def from_scheduler(cls, scheduler: Any) -> Self:
-        """The path that the model of a diffusers scheduler was trained on, whatever the scheduler has been used for since.
+        """The path that the model of a diffusers scheduler was trained on, whatever the scheduler has sampled since.
 
-        Flow models (`FlowMatch*` schedulers, or `use_flow_sigmas` as in SANA's DPM-Solver config) get their static shift,
-        sigma = shift s / (1 + (shift - 1) s) for s = 1/T .. 1; a resolution-dependent shift belongs to sampling and is left out.
-        Others get `alphas_cumprod`, with the zero-terminal-SNR rescaling if their config asks for it.
+        Flow models (`FlowMatch*` schedulers, or `use_flow_sigmas` as in SANA's DPM-Solver config) get their static
+        shift, sigma = shift s / (1 + (shift - 1) s) for s = 1/T .. 1; a resolution-dependent shift belongs to sampling
+        and is left out. Others get `alphas_cumprod`, rescaled to zero terminal SNR if their config asks for it.
+
+        Args:
+            scheduler: any diffusers scheduler: DDPM, DDIM, PNDM, Euler, DPM-Solver, UniPC, FlowMatchEuler, ...
 
         Raises:
             UserError: the scheduler's noise path is of neither kind, or its prediction type is unknown.
@@ -73,16 +76,20 @@ class NoisePath:
         is_flow_match = kind.startswith("FlowMatch")
         prediction_type = "flow_prediction" if is_flow_match else config.get("prediction_type", "epsilon")
         if prediction_type not in get_args(PredictionType):
-            raise UserError(f"{kind} has prediction_type '{prediction_type}'; known are {', '.join(get_args(PredictionType))}")
+            known = ", ".join(get_args(PredictionType))
+            raise UserError(f"scheduler {kind}: prediction_type '{prediction_type}' is not one of {known}")
         if is_flow_match or config.get("use_flow_sigmas"):
-            static_shift = 1.0 if config.get("use_dynamic_shifting") else config.get("shift" if is_flow_match else "flow_shift", 1.0)
             count = config["num_train_timesteps"]
+            shift = config.get("shift" if is_flow_match else "flow_shift", 1.0)
+            if config.get("use_dynamic_shifting"):
+                shift = 1.0
             share = torch.arange(1, count + 1, dtype=torch.float32) / count
-            sigmas = static_shift * share / (1 + (static_shift - 1) * share)
+            sigmas = shift * share / (1 + (shift - 1) * share)
             return cls.flow(sigmas, sigmas * count, prediction_type)
         if not hasattr(scheduler, "alphas_cumprod"):
             raise UserError(
-                f"{kind} has neither alphas_cumprod nor flow sigmas; use a checkpoint with a DDPM-like or flow-matching scheduler"
+                f"scheduler {kind}: neither variance preserving (alphas_cumprod) nor flow matching; "
+                "use a checkpoint with a scheduler of one of these kinds"
             )
         return cls.variance_preserving(scheduler.alphas_cumprod, prediction_type)
 
@@ -99,8 +106,9 @@ class NoisePath:
     def coefficients(self, timestep: Tensor, dims: int = 4) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) at `timestep`, float64, [B, 1, 1, 1] or as many dimensions as `dims` says.
 
-        Exact at the T tabulated timesteps. Between them (samplers visit fractional timesteps) both are interpolated linearly,
-        which is exact for flow and off by less than 1e-5 for variance-preserving schedules; beyond the ends they stay constant.
+        Exact at the T tabulated timesteps. Between them (samplers visit fractional timesteps) both are interpolated
+        linearly: exact for flow, and for variance-preserving schedules closer than neighboring timesteps are by far.
+        Beyond the ends they stay constant.
         """
         dtype = torch.float32 if timestep.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         timesteps, alphas, sigmas = (
@@ -136,15 +144,21 @@ class NoisePath:
         return self.convert(prediction, x_t, timestep, to="epsilon")
 
     def convert(
-        self, prediction: Tensor, x_t: Tensor, timestep: Tensor, *, to: PredictionType, source: PredictionType | None = None
+        self,
+        prediction: Tensor,
+        x_t: Tensor,
+        timestep: Tensor,
+        *,
+        to: PredictionType,
+        source: PredictionType | None = None,
     ) -> Tensor:
         """The same prediction in another space. With (a, b) of the source and (a', b') of `to` from the module's table,
 
             converted = [ (alpha a' - sigma b') prediction + (a b' - a' b) x_t ] / (alpha a - sigma b)
 
-        Undefined (not finite) only where the divisor is 0: from epsilon where alpha = 0 (the last timestep of a
-        zero-terminal-SNR schedule, where x_t holds nothing of x_0) and from sample where sigma = 0 (x_t holds no noise).
-        v_prediction and flow_prediction convert everywhere. To its own space a prediction is returned as it is, everywhere.
+        Undefined (not finite) only where the divisor is 0: from epsilon where alpha = 0 (the last timestep of a flow or
+        zero-terminal-SNR schedule: x_t holds nothing of x_0), and from sample where sigma = 0 (x_t holds no noise).
+        v_prediction and flow_prediction convert everywhere. To its own space a prediction is returned as it is.
 
         Args:
             prediction: in the space `source`, [B, ...].
@@ -163,7 +177,7 @@ class NoisePath:
         return converted.to(prediction.dtype)
 
     def _coefficients_like(self, like: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients that broadcast against `like`, at least in float32 so that low precision rounds once, at the end."""
+        """Coefficients that broadcast against `like`, in float32 at least, so that only the result is rounded."""
         alpha, sigma = self.coefficients(timestep, like.ndim)
         dtype = torch.promote_types(like.dtype, torch.float32)
         return alpha.to(dtype), sigma.to(dtype)

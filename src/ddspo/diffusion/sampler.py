@@ -1,4 +1,4 @@
-"""One sampling loop over diffusers schedulers: the arithmetic of the diffusers pipelines, with the network behind a function."""
+"""One sampling loop over diffusers schedulers: the arithmetic of diffusers' pipelines around a network function."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def sample(
         scheduler: a diffusers scheduler; its timesteps and state are set anew.
         x_T: standard normal noise, [B, C, H, W]; the scheduler's initial scale is applied here.
         conditioning: B rows.
-        steps: the scheduler's `num_inference_steps`; some schedulers make more network calls (see `network_evaluations`).
+        steps: diffusers' `num_inference_steps`; some schedulers make more network calls, see `network_evaluations`.
         guidance_scale: diffusers' meaning; 1 or less switches guidance off and halves the cost.
         unconditional: 1 row or B rows: the empty or negative prompt. Needed when guidance is on.
-        generator: for schedulers that add noise as they go (DDPM, ancestral ones): one, or one per row so that a row does not
-            depend on its neighbors.
+        generator: for schedulers that add noise as they go (DDPM, ancestral ones): one, or one per row so that no row
+            depends on its neighbors. Without it they draw from torch's global state.
         on_step: is shown every network call.
 
     Returns:
@@ -93,7 +93,7 @@ def sample(
 
 
 def network_evaluations(scheduler: Any, steps: int, guidance_scale: float) -> int:
-    """Denoiser rows that `sample` spends on one picture; PNDM, for one, makes steps + 1 calls. The scheduler is not touched."""
+    """Denoiser rows that `sample` spends on one picture: 2 per call with guidance; PNDM makes steps + 1 calls."""
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(steps)
     return len(scheduler.timesteps) * (2 if guidance_scale > 1 else 1)

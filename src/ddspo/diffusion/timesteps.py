@@ -1,6 +1,6 @@
 """Where on the noise path to train, and how much each place counts: two separate choices.
 
-Draws are inverse cumulative distributions of given uniforms, so that stateless seeds decide and no generator is held here.
+Draws are inverse cumulative distributions of given uniforms: stateless seeds decide, no generator is held here.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def draw_timesteps(settings: Timesteps, noise_path: NoisePath, uniforms: Tensor) -> Tensor:
     """One timestep per uniform, increasing with it.
 
-    A place p in [0, 1] on the schedule (0 = clean, 1 = noise) follows the chosen distribution, restricted to [low, high];
-    the timestep is the one at index floor(p T).
+    A place p in [0, 1] on the schedule (0 = clean, 1 = noise) follows the chosen distribution, restricted to
+    [low, high]; the timestep is the one at index floor(p T).
 
         uniform:       p = low + (high - low) u
-        logit_normal:  p = sigmoid(logit_mean + logit_std z),  z standard normal          (SD3, arXiv 2403.03206, section 3.1)
+        logit_normal:  p = sigmoid(logit_mean + logit_std z),  z standard normal     (SD3, arXiv 2403.03206)
 
     diffusers' SD3 scripts index a falling schedule with p, so their `logit_mean` has the opposite sign of ours.
 
@@ -57,7 +57,7 @@ def timestep_weight(settings: Timesteps, noise_path: NoisePath, timestep: Tensor
     """What a pair's loss is multiplied by, float32 [B].
 
     none:   1
-    linear: timestep / largest timestep, which is t / (T - 1) for variance-preserving models, as in the published SDXL script,
+    linear: timestep / largest timestep: t / (T - 1) for variance-preserving models, as in the published SDXL script,
             and sigma for flow models.
     """
     if settings.weight == "none":

@@ -1,15 +1,15 @@
 """The preference objective: DDSPO, and Diffusion-DPO when the target is the forward noise.
 
-DDSPO is Kim et al. (arXiv 2512.23426); written after the released code, `ddspo/dpo.py` at commit f8e47a5. Diffusion-DPO is
-Wallace et al. (arXiv 2311.12908, equation 14). As in both released codes, beta holds the number of timesteps and the
-weighting of the noise level; errors are means over latent dimensions, so beta does not grow with the size of the picture.
+DDSPO: Kim et al., arXiv 2512.23426 (the expression of the released code, `ddspo/dpo.py` at commit f8e47a5).
+Diffusion-DPO: Wallace et al., arXiv 2311.12908. As in both released codes, beta has absorbed the number of timesteps and
+the weighting by noise level, and errors are means over latent dimensions, not sums.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..tensors import WinLose
@@ -22,7 +22,8 @@ class PreferenceLoss:
 
     Attributes:
         loss: -log sigmoid(margin).
-        margin: positive when the policy moved, relative to the reference, toward the winning target more than toward the losing one.
+        margin: positive where the policy, compared with the reference, came closer to the winning target than to the
+            losing one; its share of positive pairs is the implicit accuracy.
         policy_error, reference_error: error(·, target) of both sides.
     """
 
@@ -42,7 +43,7 @@ def preference_loss(policy: WinLose, reference: WinLose, target: WinLose, *, bet
     Args:
         policy: predictions of the trained network on the prompt, both sides, [B, ...].
         reference: predictions of the frozen network on the prompt, both sides, without gradient.
-        target: what either side is compared with, without gradient; the forward noise gives Diffusion-DPO, the contrastive
+        target: what either side is compared with, without gradient; forward noise gives Diffusion-DPO, a contrastive
             policy pair gives DDSPO (see `ddspo.targets`).
         beta: preference temperature; multiplies half the difference of mean squared errors.
 

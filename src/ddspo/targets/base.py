@@ -31,8 +31,17 @@ class TargetRows:
 
 
 class TargetSource(Protocol):
-    """Targets and reference predictions for a batch of B pairs; the reference is called once, on all rows."""
+    """A function that makes the targets of a batch."""
 
     def __call__(
         self, batch: PreferenceBatch, x_t: WinLose, reference_predict: ReferencePredict, noise_path: NoisePath
-    ) -> TargetRows: ...
+    ) -> TargetRows:
+        """Targets and reference predictions for B pairs; the reference is called once, on all rows.
+
+        Args:
+            batch: B pairs.
+            x_t: noised latents of both sides, [B, ...].
+            reference_predict: the frozen network.
+            noise_path: says what the network predicts.
+        """
+        ...

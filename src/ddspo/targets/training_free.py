@@ -1,4 +1,4 @@
-"""Training-free contrastive policy pairs (TF-CPP): the reference on the prompt against the reference on the degraded prompt."""
+"""Training-free contrastive policy pairs (TF-CPP): the reference on prompt and degraded prompt."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def training_free(
 ) -> TargetRows:
     """target_win = reference(x_t_win, c), target_lose = reference(x_t_lose, c⁻), both without guidance.
 
-    The winning target is the reference's own prediction, so three rows per pair are enough (win|c, lose|c, lose|c⁻), where the
-    published code computes four. DDSPO, arXiv 2512.23426; released code at commit f8e47a5.
+    The winning target is the reference's own prediction, so three rows per pair are enough (win|c, lose|c, lose|c⁻);
+    the published code computes four. DDSPO, arXiv 2512.23426; released code at commit f8e47a5.
 
     Args:
         batch: B pairs.
