@@ -1,6 +1,6 @@
 """A small feature network for Fréchet distance and Inception Score on 32×32 scenes. It is not Inception-v3.
 
-A convolutional network of PARAMS parameters, trained by `tinyscenes.build` on clean and slightly noisy renders to tell
+A convolutional network of 0.14M parameters, trained by `tinyscenes.build` on clean and slightly noisy renders to tell
 what is in a picture (see `tinyscenes.build.features`). Its numbers compare models of this small world with one another
 and with real renders; they say nothing beside published Inception-v3 figures.
 """

@@ -1,0 +1,10 @@
+"""The one error a user may see."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake in the input, told in one line: what is wrong, where, and how to mend it.
+
+    The command line prints it without a traceback and exits with status 2.
+    """

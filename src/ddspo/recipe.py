@@ -1,0 +1,216 @@
+"""The configuration: small frozen models, units in names, unknown keys refused.
+
+A recipe is one YAML file. Every field has a default; `ddspo align --dry-run` prints the recipe as resolved.
+This module imports no torch, so that `--help` stays fast.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A frozen group of fields; a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Section):
+    """The pretrained model that is aligned; it is also the frozen reference."""
+
+    base: str = "tinyscenes"
+    """a diffusers folder, a Hugging Face id, or 'tinyscenes' for the embedded one"""
+    revision: str | None = None
+    variant: str | None = None
+    frozen_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """precision of everything that is not trained"""
+    height_px: Positive | None = None
+    """None: the size that the model was trained for"""
+    width_px: Positive | None = None
+
+
+class Prompts(Section):
+    """Where prompts come from."""
+
+    source: str = "tinyscenes:train"
+    """a .txt, .jsonl, .csv or .parquet file, or 'tinyscenes:train'"""
+    column: str = "prompt"
+    """the field that holds the prompt, in formats that have fields"""
+    limit: Positive | None = None
+    """use this many unique prompts, drawn from the run seed; None: all"""
+
+
+class Degradation(Section):
+    """How a degraded prompt is made from a prompt."""
+
+    method: str = "scenes"
+    """'removal' (random words), 'scenes' (clauses of tinyscenes prompts), or another registered degrader"""
+    variants: Positive = 5
+    """distinct degraded prompts per prompt, at most"""
+    remove_low: Fraction = 0.4
+    """removal: smallest share of words dropped (published: 0.4)"""
+    remove_high: Fraction = 0.7
+    """removal: largest share of words dropped (published: 0.7)"""
+    kinds: tuple[str, ...] = ()
+    """methods with several kinds of edit: use only these; empty means all"""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Degradation:
+        if self.remove_low > self.remove_high:
+            raise ValueError("remove_low must not exceed remove_high")
+        return self
+
+
+class Sampling(Section):
+    """How pictures are drawn."""
+
+    sampler: Literal["default", "ddim", "euler", "dpm++"] = "default"
+    """'default' is the checkpoint's own scheduler"""
+    steps: Positive = 25
+    guidance_scale: Annotated[float, Field(ge=1)] = 7.5
+    """diffusers' meaning; 1 switches guidance off"""
+    batch_images: Positive = 64
+    """pictures drawn at once"""
+
+
+class Pairs(Section):
+    """How winning and losing pictures are made."""
+
+    count: Positive | None = None
+    """how many pairs; None: one per prompt. More pairs than prompts reuse prompts with new seeds and variants"""
+    sampling: Sampling = Sampling()
+    pairs_per_shard: Positive = 512
+
+
+class Target(Section):
+    """What policy and reference predictions are compared with."""
+
+    source: Literal["training_free", "forward_noise"] = "training_free"
+    """'training_free': the reference on prompt and on degraded prompt (DDSPO, TF-CPP); 'forward_noise': Diffusion-DPO"""
+
+
+class Objective(Section):
+    """The loss."""
+
+    name: Literal["preference", "denoising"] = "preference"
+    """'preference': -log sigmoid(margin); 'denoising': plain fine-tuning on the winning side"""
+    beta: Annotated[float, Field(gt=0)] = 16000.0
+    """multiplies half the difference of mean squared errors (published for SD 1.x: 16000)"""
+
+
+class Timesteps(Section):
+    """Where on the noise path to train, and how much each place counts; two separate choices."""
+
+    sampler: Literal["uniform", "logit_normal"] = "uniform"
+    low: Fraction = 0.0
+    """range as a share of the schedule, 0 = clean"""
+    high: Fraction = 1.0
+    logit_mean: float = 0.0
+    logit_std: Annotated[float, Field(gt=0)] = 1.0
+    weight: Literal["none", "linear"] = "none"
+    """'linear' multiplies a pair's loss by t / (T - 1), as in the published SDXL script"""
+
+
+class Lora(Section):
+    """Low-rank adapters; the base stays frozen and serves as the reference when they are off."""
+
+    rank: Positive = 64
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """None: equal to rank"""
+    targets: tuple[str, ...] = ()
+    """module name suffixes; empty: the family's default (attention projections)"""
+
+
+class Optimizer(Section):
+    """AdamW and its learning-rate schedule."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-6
+    """final: never rescaled by batch size, beta or process count"""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    adam_betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Training(Section):
+    """One training run."""
+
+    parameters: Literal["lora", "full"] = "lora"
+    lora: Lora = Lora()
+    max_steps: Positive = 100
+    global_batch_pairs: Positive = 2048
+    """pairs per optimizer step over all processes and accumulation; published: 2048"""
+    micro_batch_pairs: Positive = 8
+    """pairs per network call on one process; memory, not mathematics"""
+    optimizer: Optimizer = Optimizer()
+    timesteps: Timesteps = Timesteps()
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """None: no averaging; otherwise the result is the moving average of the trained parameters"""
+    checkpoint_every_steps: Positive = 50
+    keep_checkpoints: Positive = 2
+    preview_every_steps: Positive | None = None
+    preview_prompts: tuple[str, ...] = ()
+    """empty: the first four prompts of the pairs"""
+    trackers: tuple[str, ...] = ()
+    """names that accelerate knows: tensorboard, wandb, ...; metrics.jsonl is always written"""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Training:
+        if self.global_batch_pairs % self.micro_batch_pairs:
+            raise ValueError(
+                f"global_batch_pairs ({self.global_batch_pairs}) must be a multiple of "
+                f"micro_batch_pairs ({self.micro_batch_pairs})"
+            )
+        return self
+
+
+class Baseline(Section):
+    """Another training run on the same pairs, to compare with; fields left out are the main run's."""
+
+    target: Target | None = None
+    objective: Objective | None = None
+    training: Training | None = None
+
+
+class Evaluation(Section):
+    """How reference and policy are compared: same prompts, same seeds."""
+
+    prompts: str = "tinyscenes:heldout"
+    """a prompt file, or 'tinyscenes:heldout'"""
+    column: str = "prompt"
+    limit: Positive | None = None
+    images_per_prompt: Positive = 1
+    sampling: Sampling = Sampling()
+    scorers: tuple[str, ...] = ("tinyscenes",)
+    """per-image scorers"""
+    set_metrics: tuple[str, ...] = ("frechet", "inception_score")
+    """scores of whole sets of pictures; they need a feature network (tinyscenes has one)"""
+    bootstrap_samples: Positive = 10_000
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class Recipe(Section):
+    """Everything one run is made of."""
+
+    name: str = "run"
+    seed: int = 0
+    output: Path = Path("runs/run")
+    model: Model = Model()
+    prompts: Prompts = Prompts()
+    degradation: Degradation = Degradation()
+    pairs: Pairs = Pairs()
+    target: Target = Target()
+    objective: Objective = Objective()
+    training: Training = Training()
+    baselines: dict[str, Baseline] = {}
+    evaluation: Evaluation = Evaluation()

@@ -1,0 +1,79 @@
+"""The named tensor groups that flow between rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class WinLose:
+    """The two sides of a batch of pairs, each [B, ...], same shape."""
+
+    win: Tensor
+    lose: Tensor
+
+    def stacked(self) -> Tensor:
+        """[2B, ...], winning rows first: one network call for both sides."""
+        return torch.cat([self.win, self.lose])
+
+    @classmethod
+    def split(cls, stacked: Tensor) -> Self:
+        """Undo `stacked`."""
+        win, lose = stacked.chunk(2)
+        return cls(win, lose)
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a denoiser is told besides x_t and timestep: named tensors that share their first dimension, [B, ...].
+
+    A family decides the names (`prompt_embeds`, `pooled_prompt_embeds`, ...); everyone else only selects and joins rows.
+    """
+
+    tensors: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return next(iter(self.tensors.values())).shape[0]
+
+    def rows(self, index: Tensor | Sequence[int] | slice) -> Conditioning:
+        """The rows at `index`, in that order, repeats allowed."""
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index, dtype=torch.long, device=next(iter(self.tensors.values())).device)
+        return Conditioning({name: tensor[index] for name, tensor in self.tensors.items()})
+
+    def repeat(self, times: int) -> Conditioning:
+        """All rows, `times` over: [B, ...] -> [times·B, ...]."""
+        return Conditioning({name: torch.cat([tensor] * times) for name, tensor in self.tensors.items()})
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditioning:
+        """Moved; `dtype` applies to floating-point tensors only."""
+        return Conditioning(
+            {
+                name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+                for name, tensor in self.tensors.items()
+            }
+        )
+
+    @staticmethod
+    def join(parts: Sequence[Conditioning]) -> Conditioning:
+        """Concatenate along the first dimension."""
+        return Conditioning({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+
+
+@dataclass(frozen=True)
+class PreferenceBatch:
+    """A batch of B pairs, ready for targets and objective.
+
+    x_0: clean latents of both sides, [B, C, H, W]. noise and timestep are shared within a pair.
+    """
+
+    x_0: WinLose
+    noise: Tensor  # [B, C, H, W]
+    timestep: Tensor  # [B], what the network is fed
+    prompt: Conditioning  # [B, ...]
+    degraded_prompt: Conditioning  # [B, ...]
