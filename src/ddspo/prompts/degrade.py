@@ -21,7 +21,7 @@ from ..rng import numpy_generator
 from .removal import RemovalDegrader
 from .scenes import ScenesDegrader
 from .sources import PromptList, PromptRecord
-from .variants import Degrader, StreamDegrader, Unusable, Variant
+from .variants import Degrader, StreamDegrader, UnusableError, Variant
 
 FORMAT = 1
 
@@ -78,9 +78,9 @@ def _partial_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
-def _row(record: PromptRecord, result: list[Variant] | Unusable, seed: int) -> dict[str, Any]:
+def _row(record: PromptRecord, result: list[Variant] | UnusableError, seed: int) -> dict[str, Any]:
     """One line of the partial file; `skipped` marks those that end in the list of skipped prompts."""
-    if isinstance(result, Unusable):
+    if isinstance(result, UnusableError):
         return {"id": record.id, "prompt": record.prompt, "skipped": str(result)}
     return {
         "id": record.id,
@@ -98,7 +98,7 @@ def _generator(seed: int, record: PromptRecord) -> np.random.Generator:
 
 def _results(
     degrader: Degrader | StreamDegrader, records: Sequence[PromptRecord], start: int, seed: int, variants: int
-) -> Iterator[list[Variant] | Unusable]:
+) -> Iterator[list[Variant] | UnusableError]:
     if isinstance(degrader, StreamDegrader):
         pending = ((record.prompt, _generator(seed, record)) for record in islice(records, start, None))
         yield from degrader.degrade_stream(pending, variants)
@@ -106,7 +106,7 @@ def _results(
     for record in islice(records, start, None):
         try:
             yield degrader.degrade(record.prompt, _generator(seed, record), variants)
-        except Unusable as reason:
+        except UnusableError as reason:
             yield reason
 
 
@@ -190,7 +190,7 @@ def degrade_prompts(
     Draws depend on (seed, prompt) only. Interrupted, the same call goes on where it stopped; whole, it does nothing.
 
     Raises:
-        UserError: `output` was made with other settings or prompts (the difference is told), or no prompt got any variant.
+        UserError: `output` was made with other settings or prompts (the difference is told), or none got a variant.
     """
     described = {
         "format": FORMAT,
@@ -215,5 +215,8 @@ def degrade_prompts(
     source_skips = records.skipped.counts if isinstance(records, PromptList) else {}
     summary = _finish(output, len(records), described, source_skips)
     if not summary.written:
-        raise UserError(f"no prompt could be degraded by '{settings.method}' ({summary.skipped}); see {skipped_path(output)}")
+        raise UserError(
+            f"degradation.method: '{settings.method}' could degrade no prompt ({summary.skipped}); "
+            f"see {skipped_path(output)} and choose another method"
+        )
     return summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .variants import Unusable, Variant
+from .variants import UnusableError, Variant
 
 #: draws per variant asked for; short prompts repeat themselves. Published: one
 _TRIES_PER_VARIANT = 4
@@ -13,8 +13,8 @@ _TRIES_PER_VARIANT = 4
 class RemovalDegrader:
     """Drops a random share of the words of a prompt.
 
-    The prompt is split on whitespace into n words; per variant a share r ~ uniform(remove_low, remove_high) is drawn and
-    max(1, floor(r·n)) words, but never all, are dropped; the rest keep their order. Published: 0.4 to 0.7.
+    The prompt is split on whitespace into n words; per variant a share r ~ uniform(remove_low, remove_high) is drawn
+    and max(1, floor(r·n)) words, but never all, are dropped; the rest keep their order. Published: 0.4 to 0.7.
     Distinct variants come in the order in which they were drawn: no set decides it, so every process makes the same.
     """
 
@@ -28,11 +28,11 @@ class RemovalDegrader:
         """Up to `variants` distinct shortened prompts.
 
         Raises:
-            Unusable: the prompt has one word.
+            UnusableError: the prompt has one word.
         """
         words = prompt.split()
         if len(words) < 2:
-            raise Unusable("one word")
+            raise UnusableError("one word")
         original = " ".join(words)
         tries = variants * _TRIES_PER_VARIANT
         shares = rng.uniform(self.remove_low, self.remove_high, tries)
@@ -47,5 +47,5 @@ class RemovalDegrader:
                 if len(found) == variants:
                     break
         if not found:
-            raise Unusable("every shortened form equals the prompt")
+            raise UnusableError("every shortened form equals the prompt")
         return list(found.values())

@@ -1,7 +1,7 @@
 """Exact degradation of tinyscenes prompts: edits of the description, not of the words.
 
-Every variant differs from its prompt in meaning, in exactly the way that its kind says. Meaning is what a picture must show:
-the order of things joined by 'and' is none, 'A above B' is 'B below A', and an unsaid texture is the plain one.
+Every variant differs from its prompt in meaning, in exactly the way that its kind says. Meaning is what a picture must
+show: the order of things joined by 'and' is none, 'A above B' is 'B below A', and an unsaid texture is the plain one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tinyscenes.language import PromptError, parse, speak, speak_thing
 from tinyscenes.scenes import COLORS, MAX_COUNT, RELATIONS, SHAPES, TEXTURES, Description, Thing
 
 from ..errors import UserError
-from .variants import Unusable, Variant
+from .variants import UnusableError, Variant
 
 Edit = tuple[Description, str]
 _OPPOSITE = {
@@ -45,11 +45,19 @@ def _per_thing(description: Description, edits: Callable[[Thing], Iterator[tuple
 
 
 def _drop_color(description: Description) -> Iterator[Edit]:
-    yield from _per_thing(description, lambda t: iter([(replace(t, color=None), f"- {t.color}")] if t.color else []))
+    def edits(thing: Thing) -> Iterator[tuple[Thing, str]]:
+        if thing.color is not None:
+            yield replace(thing, color=None), f"- {thing.color}"
+
+    yield from _per_thing(description, edits)
 
 
 def _drop_texture(description: Description) -> Iterator[Edit]:
-    yield from _per_thing(description, lambda t: iter([(replace(t, texture=None), f"- {t.texture}")] if t.texture else []))
+    def edits(thing: Thing) -> Iterator[tuple[Thing, str]]:
+        if thing.texture is not None:
+            yield replace(thing, texture=None), f"- {thing.texture}"
+
+    yield from _per_thing(description, edits)
 
 
 def _drop_thing(description: Description) -> Iterator[Edit]:
@@ -100,14 +108,30 @@ def _change_count(description: Description) -> Iterator[Edit]:
     yield from _per_thing(description, edits)
 
 
-def _change_word(field: str, options: tuple[str, ...]) -> Callable[[Description], Iterator[Edit]]:
+def _change_color(description: Description) -> Iterator[Edit]:
     def edits(thing: Thing) -> Iterator[tuple[Thing, str]]:
-        spoken = getattr(thing, field)
-        if spoken is not None:
-            for option in options:
-                yield replace(thing, **{field: option}), f"{spoken} -> {option}"
+        if thing.color is not None:
+            for color in COLORS:
+                yield replace(thing, color=color), f"{thing.color} -> {color}"
 
-    return lambda description: _per_thing(description, edits)
+    yield from _per_thing(description, edits)
+
+
+def _change_texture(description: Description) -> Iterator[Edit]:
+    def edits(thing: Thing) -> Iterator[tuple[Thing, str]]:
+        if thing.texture is not None:
+            for texture in TEXTURES:
+                yield replace(thing, texture=texture), f"{thing.texture} -> {texture}"
+
+    yield from _per_thing(description, edits)
+
+
+def _change_shape(description: Description) -> Iterator[Edit]:
+    def edits(thing: Thing) -> Iterator[tuple[Thing, str]]:
+        for shape in SHAPES:
+            yield replace(thing, shape=shape), f"{thing.shape} -> {shape}"
+
+    yield from _per_thing(description, edits)
 
 
 #: kind -> every edit of that kind; edits that leave the meaning as it was are dropped afterwards
@@ -120,9 +144,9 @@ EDITS: dict[str, Callable[[Description], Iterator[Edit]]] = {
     "change_relation": _change_relation,
     "reverse_relation": _reverse_relation,
     "change_count": _change_count,
-    "change_color": _change_word("color", COLORS),
-    "change_texture": _change_word("texture", TEXTURES),
-    "change_shape": _change_word("shape", SHAPES),
+    "change_color": _change_color,
+    "change_texture": _change_texture,
+    "change_shape": _change_shape,
 }
 
 
@@ -144,12 +168,12 @@ class ScenesDegrader:
         """Every valid variant of `prompt` by kind, each meaning once.
 
         Raises:
-            Unusable: not a tinyscenes prompt.
+            UnusableError: not a tinyscenes prompt.
         """
         try:
             original = parse(prompt)
         except PromptError as error:
-            raise Unusable("not a tinyscenes prompt") from error
+            raise UnusableError("not a tinyscenes prompt") from error
         seen = {meaning(original)}
         found: dict[str, list[Variant]] = {}
         for kind in self.kinds:
@@ -163,11 +187,11 @@ class ScenesDegrader:
         """Up to `variants` distinct edits.
 
         Raises:
-            Unusable: not a tinyscenes prompt, or none of the kinds applies to it.
+            UnusableError: not a tinyscenes prompt, or none of the kinds applies to it.
         """
         found = self.edits(prompt)
         if not found:
-            raise Unusable("none of the kinds applies")
+            raise UnusableError("none of the kinds applies")
         columns = [[group[i] for i in rng.permutation(len(group))] for group in found.values()]
         columns = [columns[i] for i in rng.permutation(len(columns))]
         rows = range(max(map(len, columns)))

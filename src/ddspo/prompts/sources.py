@@ -1,8 +1,8 @@
 """Read prompts from files and from the embedded sets: unique, cleaned, and with every omission counted.
 
-Formats: .txt (one prompt a line), .jsonl (one object a line), .csv (with a header), .parquet (DiffusionDB's `metadata.parquet`
-works as downloaded; needs pyarrow), 'tinyscenes:train' and 'tinyscenes:heldout'. Files are streamed; what is kept in memory
-is one 8-byte digest per unique prompt and the prompts that are returned.
+Formats: .txt (one prompt a line), .jsonl (one object a line), .csv (with a header), .parquet (DiffusionDB's
+`metadata.parquet` works as downloaded; needs pyarrow), 'tinyscenes:train' and 'tinyscenes:heldout'. Files are streamed:
+what is kept in memory is one 8-byte digest per unique prompt and the prompts that are returned.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _Row:
 
 
 def _text_lines(path: Path, repaired: Skipped) -> Iterator[str]:
-    """Lines of a text file in UTF-8 or, with a byte order mark, UTF-16; a line that is neither is read as Windows-1252."""
+    """Lines of a text file: UTF-8, or UTF-16 with a byte order mark; a line that is neither is read as Windows-1252."""
     with path.open("rb") as file:
         start = file.read(2)
     if start in (b"\xff\xfe", b"\xfe\xff"):
@@ -150,6 +150,7 @@ def _missing_column(path: Path, column: str, columns: list[str], where: str) -> 
 
 
 _READERS = {".txt": _txt_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+_KINDS = ", ".join(_READERS)
 
 
 def _tinyscenes_rows(source: str) -> Iterator[_Row]:
@@ -168,10 +169,10 @@ def _rows(source: str, column: str, skipped: Skipped, repaired: Skipped) -> Iter
         return
     path = Path(source).expanduser()
     if not path.exists():
-        raise UserError(f"prompts.source: {path} does not exist; give a {', '.join(_READERS)} file or 'tinyscenes:train'")
+        raise UserError(f"prompts.source: {path} does not exist; give a {_KINDS} file or 'tinyscenes:train'")
     reader = _READERS.get(path.suffix.lower())
     if reader is None or not path.is_file():
-        raise UserError(f"prompts.source: {path} is not a {', '.join(_READERS)} file")
+        raise UserError(f"prompts.source: {path} is not a {_KINDS} file")
     try:
         yield from reader(path, column, skipped, repaired)
     except OSError as error:
@@ -217,7 +218,7 @@ def iterate_prompts(source: str, column: str, skipped: Skipped, repaired: Skippe
 
 
 def _sampled(records: Iterator[PromptRecord], limit: int, seed: int) -> list[PromptRecord]:
-    """`limit` records drawn without replacement, in source order: those with the smallest seeded hashes of their ids."""
+    """`limit` records drawn without replacement, in source order: those whose ids have the smallest seeded hashes."""
     keyed = ((seed_for(seed, "prompts", record.id), number, record) for number, record in enumerate(records))
     chosen = heapq.nsmallest(limit, keyed, key=lambda item: item[:2])
     return [record for _, _, record in sorted(chosen, key=lambda item: item[1])]
@@ -228,7 +229,7 @@ def read_prompts(source: str, column: str = "prompt", limit: int | None = None, 
 
     Args:
         source: a .txt, .jsonl, .csv or .parquet file, 'tinyscenes:train' or 'tinyscenes:heldout'.
-        column: the field that holds the prompt, in formats that have fields. Other fields of .jsonl and .csv become `meta`.
+        column: the field that holds the prompt, in formats that have fields; others (.jsonl, .csv) become `meta`.
         limit: draw this many without replacement. The draw depends on `seed` and on the prompts, not on their order.
         seed: the run seed.
 
@@ -242,5 +243,6 @@ def read_prompts(source: str, column: str = "prompt", limit: int | None = None, 
     stream = iterate_prompts(source, column, skipped, repaired)
     records = list(stream) if limit is None else _sampled(stream, limit, seed)
     if not records:
-        raise UserError(f"prompts.source: {source} holds no prompt ({skipped or 'it is empty'}); give a list with at least one")
+        found = str(skipped) or "it is empty"
+        raise UserError(f"prompts.source: {source} holds no prompt ({found}); give a list with at least one")
     return PromptList(records, skipped, repaired)

@@ -18,7 +18,7 @@ class Variant:
     change: str
 
 
-class Unusable(Exception):
+class UnusableError(Exception):
     """A prompt that a degrader cannot degrade; the message is the reason under which it is counted."""
 
 
@@ -31,7 +31,7 @@ class Degrader(Protocol):
         """At most `variants` distinct variants, none equal to the prompt; all randomness from `rng`.
 
         Raises:
-            Unusable: there is none, with the reason.
+            UnusableError: there is none, with the reason.
         """
         ...
 
@@ -44,6 +44,6 @@ class StreamDegrader(Protocol):
 
     def degrade_stream(
         self, prompts: Iterable[tuple[str, np.random.Generator]], variants: int
-    ) -> Iterator[list[Variant] | Unusable]:
+    ) -> Iterator[list[Variant] | UnusableError]:
         """One result per prompt, in the order of the prompts."""
         ...
