@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Family(Protocol):
     """One kind of text-to-image model behind a narrow interface: no loss, no noise draw, no timestep draw.
 
-    Parts load on first use and can be let go: the denoiser never waits for a text encoder or an autoencoder to be in memory.
+    Parts load on first use and can be let go: the denoiser never waits for a text encoder or an autoencoder.
     """
 
     device: torch.device
@@ -48,7 +48,7 @@ class Family(Protocol):
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Text to conditioning, equal to the diffusers pipeline's own `encode_prompt`. '' gives the unconditional rows."""
+        """Text to conditioning, equal to the pipeline's own `encode_prompt`; '' gives the unconditional rows."""
         ...
 
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
@@ -69,7 +69,7 @@ class Family(Protocol):
         ...
 
     def scheduler(self, name: str = "default") -> Any:
-        """A fresh diffusers scheduler for sampling: the checkpoint's own, or 'ddim', 'euler', 'dpm++' with its config."""
+        """A fresh diffusers scheduler: the checkpoint's own, or 'ddim', 'euler', 'dpm++' with its configuration."""
         ...
 
     def encode_images(self, images: Tensor) -> Tensor:

@@ -1,0 +1,118 @@
+"""From the name of a base to its family: 'tinyscenes', a local folder, or a model on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..files import read_json
+from .folder import INDEX, PipelineFolder
+from .pipeline import PipelineFamily
+from .stable_diffusion import StableDiffusion
+
+EMBEDDED = "tinyscenes"
+FAMILIES: dict[str, type[PipelineFamily]] = {"StableDiffusionPipeline": StableDiffusion}
+"""`_class_name` in model_index.json -> adapter"""
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DISTILLED = re.compile(r"turbo|lightning|schnell|\blcm\b|hyper-sd|distilled", re.IGNORECASE)
+_log = logging.getLogger(__name__)
+
+
+def load_family(
+    base: str,
+    *,
+    dtype: str = "fp32",
+    device: torch.device | str = "cpu",
+    revision: str | None = None,
+    variant: str | None = None,
+) -> PipelineFamily:
+    """Find a pretrained model and put it behind its family's adapter; networks load on first use.
+
+    Args:
+        base: 'tinyscenes' (embedded), a diffusers folder, or a Hugging Face id (owner/name).
+        dtype: precision of what is frozen: 'fp32', 'bf16', 'fp16'.
+        device: where networks go.
+        revision: branch, tag or commit on the hub.
+        variant: weight file variant such as 'fp16'.
+
+    Raises:
+        UserError: not found, incomplete, or of a family that is not supported.
+    """
+    path = find_folder(base, revision=revision, variant=variant)
+    folder = PipelineFolder(path, variant)
+    cls = _adapter(folder)
+    if _DISTILLED.search(path.name if path.exists() and Path(base).exists() else base):
+        _log.warning(
+            "%s looks like a few-step distilled model; training on noised pictures is not valid for those", base
+        )
+    name = str(path.resolve()) if Path(base).expanduser().is_dir() else base
+    return cls(folder, dtype=dtype, device=device, source={"base": name, "revision": revision, "variant": variant})
+
+
+def find_folder(base: str, *, revision: str | None = None, variant: str | None = None) -> Path:
+    """The local folder of a base; a hub model is downloaded into the Hugging Face cache first.
+
+    Raises:
+        UserError: nothing by that name here or on the hub.
+    """
+    if base == EMBEDDED:
+        return _embedded_folder()
+    local = Path(base).expanduser()
+    if local.is_dir():
+        return local
+    if local.is_file():
+        raise UserError(
+            f"{base} is a single file; make it a folder with diffusers' from_single_file(...).save_pretrained(folder)"
+        )
+    if base.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(base):
+        raise UserError(
+            f"{base} does not exist; give '{EMBEDDED}', a diffusers folder or a Hugging Face id (owner/name)"
+        )
+    return _download(base, revision, variant)
+
+
+def _adapter(folder: PipelineFolder) -> type[PipelineFamily]:
+    cls = FAMILIES.get(folder.pipeline_class)
+    if cls is None:
+        raise UserError(
+            f"{folder.path} is a {folder.pipeline_class}, which is not supported; supported are {', '.join(FAMILIES)}"
+        )
+    return cls
+
+
+def _embedded_folder() -> Path:
+    try:
+        path = Path(importlib.import_module("tinyscenes").pipeline_folder())
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            "the embedded model 'tinyscenes' is not installed; install ddspo again or set model.base to a folder"
+        ) from error
+    if not (path / INDEX).is_file():
+        raise UserError(f"{path} lacks the embedded model's weights; install ddspo again or set model.base to a folder")
+    return path
+
+
+def _download(base: str, revision: str | None, variant: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    advice = "check the name, log in with 'hf auth login' if it is gated, or download it where there is a network"
+    wanted: dict[str, Any] = {"revision": revision}
+    try:
+        index = read_json(Path(hf_hub_download(base, INDEX, **wanted)))
+        class_name = index.get("_class_name")
+        if class_name in FAMILIES:
+            from diffusers import DiffusionPipeline
+
+            return Path(DiffusionPipeline.download(base, variant=variant, use_safetensors=True, **wanted))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise UserError(
+            f"no folder {base} here, and it cannot be fetched from the Hugging Face hub; {advice}"
+        ) from error
+    raise UserError(f"{base} is a {class_name}, which is not supported; supported are {', '.join(FAMILIES)}")

@@ -1,0 +1,168 @@
+"""A trained policy on disk: written so that plain diffusers reads it, read back only onto the base it belongs to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..files import read_json, write_json
+from .folder import INDEX, WEIGHT_SUFFIXES, PipelineFolder
+from .lora import load_lora, save_lora
+from .pipeline import PipelineFamily
+
+RECORD = "ddspo.json"
+FORMAT = 1
+
+
+def save_lora_policy(
+    family: PipelineFamily, denoiser: nn.Module, weights: Mapping[str, Tensor], folder: Path, card: str | None
+) -> None:
+    """Adapter weights, record and card; see `Roles.save_policy`."""
+    with _atomic_folder(folder) as partial:
+        save_lora(denoiser, weights, family.denoiser_part, partial)
+        _write_record(family, partial, "lora", card)
+
+
+def save_full_policy(
+    family: PipelineFamily, denoiser: nn.Module, weights: Mapping[str, Tensor], folder: Path, card: str | None
+) -> None:
+    """A complete pipeline folder; see `Roles.save_policy`.
+
+    Only the denoiser is written. Frozen parts are the base's own files (hard links where possible): saved again by
+    another version of transformers their keys change, and they would load as random weights elsewhere.
+    """
+    base = family.folder
+    with _atomic_folder(folder) as partial:
+        index = dict(base.index)
+        for name in base.parts():
+            if name == family.denoiser_part:
+                denoiser.save_pretrained(partial / name, safe_serialization=True)  # type: ignore[operator]
+                shutil.copyfile(base.path / name / "config.json", partial / name / "config.json")
+            elif not _link_part(base, name, partial):
+                index[name] = [None, None]
+        index = {key: value for key, value in index.items() if key != "_name_or_path"}
+        write_json(partial / INDEX, index)
+        _write_record(family, partial, "full", card)
+
+
+def load_policy(
+    folder: Path | str, *, base: str | None = None, dtype: str = "fp32", device: torch.device | str = "cpu"
+) -> PipelineFamily:
+    """The family whose denoiser is base + policy, to draw pictures with.
+
+    Args:
+        folder: what `Roles.save_policy` wrote.
+        base: where the base is now; None: where it was when the policy was trained. Not needed by a full policy.
+        dtype: 'fp32', 'bf16' or 'fp16'.
+        device: where networks go.
+
+    Raises:
+        UserError: not a policy folder, or the base is missing or not the one that the policy was trained on.
+    """
+    from .load import load_family
+
+    folder = Path(folder)
+    if not (folder / RECORD).is_file():
+        raise UserError(
+            f"{folder} has no {RECORD}, so it is no policy saved by ddspo; give the 'policy' folder of a run"
+        )
+    record = read_json(folder / RECORD)
+    if record.get("format") != FORMAT or record.get("kind") not in ("lora", "full"):
+        raise UserError(
+            f"{folder / RECORD} is of a format that this version of ddspo does not know; install a newer one"
+        )
+    if record["kind"] == "full":
+        family = load_family(str(folder), dtype=dtype, device=device)
+        _check_base(family, record, folder, but={family.denoiser_part})
+        return family
+    source: dict[str, Any] = {"base": base, "revision": None, "variant": None} if base else record["base"]
+    family = load_family(
+        source["base"], dtype=dtype, device=device, revision=source["revision"], variant=source["variant"]
+    )
+    _check_base(family, record, folder)
+    load_lora(family.denoiser, folder, family.denoiser_part)
+    return family
+
+
+def _check_base(family: PipelineFamily, record: Mapping[str, Any], folder: Path, but: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    wanted = {name: digest for name, digest in record["base_parts"].items() if name not in but}
+    found = {name: digest for name, digest in family.part_fingerprints().items() if name not in but}
+    changed = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if changed:
+        raise UserError(
+            f"{folder} was trained on another base than {family.base}: {', '.join(changed)} differ "
+            f"(fingerprint {record['base_fingerprint']} then, {family.fingerprint()} now); give the original base"
+        )
+
+
+def _write_record(family: PipelineFamily, folder: Path, kind: str, card: str | None) -> None:
+    record = {
+        "format": FORMAT,
+        "kind": kind,
+        "family": family.name,
+        "base": family.source,
+        "base_fingerprint": family.fingerprint(),
+        "base_parts": family.part_fingerprints(),
+    }
+    write_json(folder / RECORD, record)
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _link_part(base: PipelineFolder, name: str, target: Path) -> bool:
+    """Give `target` the base's files of one part, weights under their plain name; False: the part is not complete."""
+    source = base.path / name
+    if not source.is_dir():
+        return False
+    files = {file.name: file for file in source.iterdir() if file.is_file() and file.suffix not in WEIGHT_SUFFIXES}
+    files = {file_name: file for file_name, file in files.items() if ".index." not in file_name}
+    if "config.json" in files and name != "feature_extractor":
+        try:
+            first, *shards = base.weight_files(name)
+        except UserError:
+            return False
+        files[first.name.replace(f".{base.variant}.", ".") if base.variant else first.name] = first
+        files.update({shard.name: shard for shard in shards})
+    (target / name).mkdir()
+    for file_name, file in files.items():
+        _link_or_copy(file.resolve(), target / name / file_name)
+    return True
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    if source.suffix != ".json":
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
+
+
+@contextlib.contextmanager
+def _atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty sibling folder that takes the place of `folder` when the block ends well."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).is_file():
+        raise UserError(f"{folder} already holds other files and is not a policy; choose an empty folder")
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,71 @@
+"""Text embeddings, computed once per unique prompt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+import torch
+
+from ..tensors import Conditioning
+from .base import Family
+
+_log = logging.getLogger(__name__)
+
+
+class PromptTable:
+    """Conditioning of every unique prompt, kept in main memory and looked up by text.
+
+    Args:
+        family: encodes the prompts; its text encoder stays in memory (see `build`).
+        prompts: repeats are encoded once.
+        batch: prompts per call of the text encoder.
+        device: where looked-up rows go; None means the family's device.
+    """
+
+    def __init__(
+        self, family: Family, prompts: Iterable[str], batch: int = 64, *, device: torch.device | str | None = None
+    ) -> None:
+        unique = list(dict.fromkeys(prompts))
+        self.device = torch.device(device or family.device)
+        self._number = {prompt: number for number, prompt in enumerate(unique)}
+        self._rows: Conditioning | None = None
+        self.truncated = 0
+        """how many unique prompts were longer than the text encoder takes"""
+        if unique:
+            chunks = [unique[start : start + batch] for start in range(0, len(unique), batch)]
+            self._rows = Conditioning.join([family.encode_prompts(chunk).to("cpu") for chunk in chunks])
+            self.truncated = sum(sum(family.truncated(chunk)) for chunk in chunks)
+        if self.truncated:
+            _log.warning(
+                "%d of %d prompts are longer than the text encoder takes; what lies beyond its limit is not seen",
+                self.truncated,
+                len(unique),
+            )
+
+    @classmethod
+    def build(
+        cls, family: Family, prompts: Iterable[str], batch: int = 64, *, device: torch.device | str | None = None
+    ) -> Self:
+        """A table, after which the text encoders leave memory."""
+        table = cls(family, prompts, batch, device=device)
+        family.release("text_encoder")
+        return table
+
+    def __len__(self) -> int:
+        return len(self._number)
+
+    def __contains__(self, prompt: object) -> bool:
+        return prompt in self._number
+
+    def lookup(self, prompts: Sequence[str]) -> Conditioning:
+        """Rows for these prompts, in order, repeats allowed.
+
+        Raises:
+            KeyError: a prompt that the table was not built with.
+        """
+        numbers = [self._number[prompt] for prompt in prompts]
+        if self._rows is None:
+            raise KeyError("the table was built without prompts")
+        return self._rows.rows(numbers).to(self.device)

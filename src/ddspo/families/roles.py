@@ -1,0 +1,194 @@
+"""Policy and reference: two roles behind one call."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .. import recipe
+from ..errors import UserError
+from ..tensors import Conditioning
+from .lora import adapters_off, attach_lora
+from .pipeline import DTYPES, PipelineFamily
+from .policy import save_full_policy, save_lora_policy
+
+Role = Literal["policy", "reference"]
+Precision = Literal["no", "bf16", "fp16"]
+
+
+class Roles:
+    """The trained policy and the frozen reference on one family.
+
+    With LoRA both are one network: the reference is the policy with its adapter off. With full fine-tuning the
+    reference is a frozen copy. Both always compute in the same precision, so at step 0 their predictions are equal
+    bit for bit: mixed precision is applied here, to both roles alike, and not by the caller to one of them.
+
+    Build with `Roles.lora` or `Roles.full`.
+    """
+
+    def __init__(
+        self,
+        family: PipelineFamily,
+        kind: Literal["lora", "full"],
+        frozen: nn.Module | None,
+        mixed_precision: Precision,
+    ) -> None:
+        self.family = family
+        self.kind = kind
+        self.trained: nn.Module = family.denoiser
+        """the network that holds the trained parameters: what a distributed wrapper takes"""
+        self._frozen = frozen
+        self._wrapped: nn.Module | None = None
+        self._mixed_precision = mixed_precision
+        self._trained_names = [name for name, parameter in self.trained.named_parameters() if parameter.requires_grad]
+
+    @classmethod
+    def lora(
+        cls, family: PipelineFamily, settings: recipe.Lora, seed: int, *, mixed_precision: Precision = "no"
+    ) -> Roles:
+        """Low-rank adapters in float32 on the family's denoiser, which stays frozen in the family's precision.
+
+        Args:
+            family: its denoiser gets the adapter.
+            settings: rank, alpha and the layers that are adapted.
+            seed: the adapter's start follows from it alone.
+            mixed_precision: autocast for both roles.
+        """
+        attach_lora(family.denoiser, settings, family.default_lora_targets, seed)
+        return cls(family, "lora", None, mixed_precision)
+
+    @classmethod
+    def full(
+        cls, family: PipelineFamily, frozen_dtype: str = "fp32", *, mixed_precision: Precision | None = None
+    ) -> Roles:
+        """All parameters trained in float32, beside a frozen copy.
+
+        Args:
+            family: its denoiser is trained; it is loaded again in float32 if it is not.
+            frozen_dtype: 'fp32', or the precision of the copy's matrices and convolutions. Autocast rounds the
+                policy's to the same numbers; what autocast leaves alone (norms, tables) stays float32 in the copy.
+            mixed_precision: autocast for both roles; None: that of `frozen_dtype`.
+
+        Raises:
+            UserError: a low-precision copy beside a policy that computes otherwise: they would differ from step 0 on.
+        """
+        precision: Precision = mixed_precision or ("no" if frozen_dtype == "fp32" else frozen_dtype)  # type: ignore[assignment]
+        if frozen_dtype not in DTYPES:
+            raise UserError(f"model.frozen_dtype: unknown precision '{frozen_dtype}'; use one of {', '.join(DTYPES)}")
+        if frozen_dtype != "fp32" and precision != frozen_dtype:
+            raise UserError(
+                f"full fine-tuning with model.frozen_dtype {frozen_dtype} needs mixed_precision {frozen_dtype} too, "
+                "or policy and reference differ before training; set both, or frozen_dtype fp32"
+            )
+        if getattr(family.denoiser, "peft_config", None):
+            raise UserError("the denoiser carries a LoRA; merge it into the weights before full fine-tuning")
+        if any(parameter.dtype != torch.float32 for parameter in family.denoiser.parameters()):
+            family.load_denoiser(torch.float32)
+        frozen = copy.deepcopy(family.denoiser).requires_grad_(False).eval()
+        _store_low(frozen, DTYPES[frozen_dtype])
+        family.denoiser.requires_grad_(True)
+        return cls(family, "full", frozen, precision)
+
+    def set_wrapped(self, module: nn.Module) -> None:
+        """Use `module` (what accelerate or torch made of `trained`) for the policy's calls."""
+        self._wrapped = module
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass: less memory, about a third more compute, the same numbers."""
+        self.trained.enable_gradient_checkpointing()  # type: ignore[operator]
+
+    def predict(self, role: Role, x_t: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        """The role's prediction in native space, [B, C, H, W], in x_t's dtype; the reference's carries no gradient.
+
+        Calls may come in any order: one of the reference between the policy's forward and backward changes no gradient.
+        """
+        with self._precision():
+            if role == "policy":
+                return self.family.predict(x_t, timestep, conditioning, denoiser=self._wrapped or self.trained)
+            with torch.no_grad(), self._as_reference() as denoiser:
+                return self.family.predict(x_t, timestep, conditioning, denoiser=denoiser)
+
+    @contextlib.contextmanager
+    def _as_reference(self) -> Iterator[nn.Module]:
+        if self._frozen is not None:
+            yield self._frozen
+            return
+        with adapters_off(self.trained):
+            yield self.trained
+
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        if self._mixed_precision == "no":
+            return contextlib.nullcontext()
+        return torch.autocast(self.family.device.type, DTYPES[self._mixed_precision])
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, float32, by name."""
+        parameters = dict(self.trained.named_parameters())
+        return {name: parameters[name] for name in self._trained_names}
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the trained parameters: float32, contiguous, in main memory, ready for safetensors."""
+        return {
+            name: parameter.detach().to("cpu", torch.float32, copy=True).contiguous()
+            for name, parameter in self.trainable_parameters().items()
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put trained parameters in place.
+
+        Raises:
+            UserError: names or shapes are not those of this run.
+        """
+        parameters = self.trainable_parameters()
+        wrong = sorted(parameters.keys() ^ state.keys())
+        wrong += [name for name in parameters.keys() & state.keys() if parameters[name].shape != state[name].shape]
+        if wrong:
+            raise UserError(
+                f"the saved state does not fit this network and recipe: {len(wrong)} tensors differ ({wrong[0]}, ...)"
+            )
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(state[name])
+
+    def save_policy(self, folder: Path, card: str | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the result, whole or not at all; an earlier policy in the same place is replaced.
+
+        LoRA: `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`. Full: a pipeline folder for
+        `DiffusionPipeline.from_pretrained(folder)`. `ddspo.json` says which base it belongs to.
+
+        Args:
+            folder: the policy's folder.
+            card: text of README.md.
+            weights: save these (a moving average) in place of the current parameters; same names as `state()`.
+
+        Raises:
+            UserError: the folder holds something else, or cannot be written.
+        """
+        save = save_lora_policy if self.kind == "lora" else save_full_policy
+        with self._holding(weights):
+            save(self.family, self.trained, self.state(), folder, card)
+
+    @contextlib.contextmanager
+    def _holding(self, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
+        if weights is None:
+            yield
+            return
+        current = self.state()
+        self.load_state(weights)
+        try:
+            yield
+        finally:
+            self.load_state(current)
+
+
+def _store_low(module: nn.Module, dtype: torch.dtype) -> None:
+    """Store what autocast would round anyway, matrices and convolutions, in `dtype`."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            part.to(dtype)
