@@ -1,0 +1,213 @@
+"""Make a folder of pairs: plan it, claim it, make what is missing, shard by shard.
+
+The shard is the unit of work: made whole or not at all, always in the same batches. So neither an interruption nor the
+number of processes changes any result. (Floating-point sums may depend on what else is in a batch: therefore a batch
+never depends on what is already done, and its size belongs to the settings. On an accelerator, "the same" holds as far
+as its kernels are deterministic.)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..diffusion.sampler import network_evaluations
+from ..families.base import Family
+from ..files import claim_folder, read_json, require_free_space
+from ..ledger import Ledger
+from ..processes import Process, local_device, this_process
+from ..progress import announce, progress
+from ..recipe import Recipe
+from ..tensors import WinLose
+from .make import PairMaker
+from .plan import PlannedPair, fingerprint, plan_pairs, read_degraded
+from .store import FORMAT, Layout, is_whole, write_shard
+
+_INDEX_BYTES_PER_PAIR = 1024
+_CLAIM_PATIENCE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class PairsEstimate:
+    """What a recipe's pairs will take."""
+
+    pairs: int
+    network_evaluations: int
+    bytes_on_disk: int
+
+
+@dataclass(frozen=True)
+class PairsSummary:
+    """What a finished folder of pairs holds, and what it cost over all processes and attempts."""
+
+    folder: Path
+    pairs: int
+    shards: int
+    network_evaluations: float
+    seconds: float
+    """summed over processes"""
+    bytes_on_disk: int
+
+
+def estimate(recipe: Recipe, family: Family, prompts: int) -> PairsEstimate:
+    """Foretell size and cost without making anything.
+
+        network evaluations = pairs · 2 sides · network calls per picture · (2 with guidance, else 1)
+
+    Args:
+        prompts: how many prompts have a degraded prompt.
+    """
+    sampling = recipe.pairs.sampling
+    pairs = recipe.pairs.count or prompts
+    values = math.prod(family.latent_shape(recipe.model.height_px, recipe.model.width_px))
+    per_picture = network_evaluations(family.scheduler(sampling.sampler), sampling.steps, sampling.guidance_scale)
+    return PairsEstimate(
+        pairs=pairs,
+        network_evaluations=2 * pairs * per_picture,
+        bytes_on_disk=pairs * (2 * values * family.dtype.itemsize + _INDEX_BYTES_PER_PAIR),
+    )
+
+
+def build_pairs(recipe: Recipe, degraded: Path, output: Path, *, family: Family | None = None) -> PairsSummary:
+    """Make every pair of the recipe's plan that is not there yet; `PairStore(output)` reads them.
+
+    Interrupt it at any time: the same call again finishes the rest, bit for bit as if it had never stopped. Several
+    processes (torchrun, or RANK and WORLD_SIZE set by hand) on one file system share the shards; each returns when all
+    shards are there.
+
+    Args:
+        degraded: degraded.jsonl.
+        output: the pairs folder: new, or of the same settings.
+        family: the reference; None: the recipe's `model`, on this process's device.
+
+    Raises:
+        UserError: the folder holds pairs of other settings, the disk is too small, degraded.jsonl is malformed, memory
+            does not suffice for a batch, or the network gives numbers that are not finite.
+    """
+    process = this_process()
+    prompts = read_degraded(degraded)
+    family = family or _load(recipe)
+    plan = plan_pairs(prompts, recipe.pairs.count, recipe.seed)
+    layout = Layout(output, len(plan), recipe.pairs.pairs_per_shard)
+    _claim(output, _settings(recipe, family, layout, fingerprint(prompts)), process)
+    shards = _Shards(layout, plan, family.fingerprint())
+
+    mine = process.share(layout.shards)
+    missing = [shard for shard in mine if not shards.is_whole(shard)]
+    if missing:
+        sizes = {shard: len(layout.numbers(shard)) for shard in mine}
+        to_make = sum(sizes[shard] for shard in missing)
+        _announce(estimate(recipe, family, len(prompts)), layout, to_make, process)
+        maker = PairMaker(family, recipe.pairs.sampling, _latent_shape(recipe, family))
+        with progress(sum(sizes.values()), "pairs", "pairs", done=sum(sizes.values()) - to_make) as bar:
+            for shard in missing:
+                shards.make(shard, maker, bar)
+    shards.wait_for_all()
+    return _summarize(layout, process)
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """The plan, cut into shards."""
+
+    layout: Layout
+    plan: Sequence[PlannedPair]
+    reference_fingerprint: str
+
+    def pairs(self, shard: int) -> Sequence[PlannedPair]:
+        numbers = self.layout.numbers(shard)
+        return self.plan[numbers.start : numbers.stop]
+
+    def is_whole(self, shard: int) -> bool:
+        return is_whole(self.layout, shard, [pair.id(self.reference_fingerprint) for pair in self.pairs(shard)])
+
+    def make(self, shard: int, maker: PairMaker, bar: Any) -> None:
+        cost, pairs, batches = Ledger(), self.pairs(shard), []
+        for start in range(0, len(pairs), maker.pairs_per_batch):
+            batches.append(maker.make(pairs[start : start + maker.pairs_per_batch], cost))
+            bar.update(len(batches[-1].win))
+        x_0 = WinLose(torch.cat([batch.win for batch in batches]), torch.cat([batch.lose for batch in batches]))
+        rows = [maker.index_row(pair, self.reference_fingerprint) for pair in pairs]
+        write_shard(self.layout, shard, x_0, rows, cost)
+
+    def wait_for_all(self) -> None:
+        """Return when the shards of all processes are there. Files tell: no process group, so no time limit."""
+        for shard in range(self.layout.shards):
+            while not self.is_whole(shard):
+                time.sleep(0.5)
+
+
+def _load(recipe: Recipe) -> Family:
+    from ..families.load import load_family
+
+    model = recipe.model
+    return load_family(
+        model.base, dtype=model.frozen_dtype, device=local_device(), revision=model.revision, variant=model.variant
+    )
+
+
+def _latent_shape(recipe: Recipe, family: Family) -> tuple[int, int, int]:
+    return family.latent_shape(recipe.model.height_px, recipe.model.width_px)
+
+
+def _settings(recipe: Recipe, family: Family, layout: Layout, degraded_fingerprint: str) -> dict[str, Any]:
+    """Everything that decides a bit of the result."""
+    return {
+        "format": FORMAT,
+        "count": layout.pairs,
+        "pairs_per_shard": layout.pairs_per_shard,
+        "seed": recipe.seed,
+        "degraded_fingerprint": degraded_fingerprint,
+        "reference_fingerprint": family.fingerprint(),
+        "dtype": str(family.dtype),
+        "latent_shape": list(_latent_shape(recipe, family)),
+        "sampling": recipe.pairs.sampling.model_dump(mode="json"),
+    }
+
+
+def _claim(folder: Path, settings: dict[str, Any], process: Process) -> None:
+    """The main process claims the folder; the others wait for that, then check that their settings are the same."""
+    record = folder / "settings.json"
+    if process.is_main:
+        if not any(folder.glob("shard-*")):
+            record.unlink(
+                missing_ok=True
+            )  # an attempt that made nothing, such as one that ran out of memory, binds nobody
+    else:
+        give_up = time.monotonic() + _CLAIM_PATIENCE_SECONDS
+        while not (record.exists() and read_json(record) == settings) and time.monotonic() < give_up:
+            time.sleep(0.2)
+    claim_folder(folder, settings, "pairs")
+
+
+def _announce(needs: PairsEstimate, layout: Layout, to_make: int, process: Process) -> None:
+    """Say what is ahead; refuse when the disk cannot hold it (the other processes write about as much as this one)."""
+    announce(
+        f"pairs: {layout.pairs} in {layout.shards} shards, {needs.bytes_on_disk / 1e9:.2f} GB, "
+        f"{needs.network_evaluations} network evaluations; {to_make} pairs to make by this process, of {process.count}"
+    )
+    if process.is_main:
+        still_needed = needs.bytes_on_disk * to_make * process.count // layout.pairs
+        require_free_space(layout.folder, still_needed, f"the rest of {layout.pairs} pairs")
+
+
+def _summarize(layout: Layout, process: Process) -> PairsSummary:
+    """Add up the costs of the shards: each counts once, however often the work was interrupted."""
+    costs = [read_json(layout.cost(shard)) for shard in range(layout.shards)]
+    total = Ledger(sum(cost["network_evaluations"] for cost in costs), sum(cost["seconds"] for cost in costs))
+    if process.is_main:
+        total.save(layout.folder)
+    return PairsSummary(
+        folder=layout.folder,
+        pairs=layout.pairs,
+        shards=layout.shards,
+        network_evaluations=total.network_evaluations,
+        seconds=total.seconds,
+        bytes_on_disk=sum(path.stat().st_size for path in layout.folder.glob("shard-*")),
+    )
