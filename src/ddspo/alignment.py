@@ -1,0 +1,201 @@
+"""The whole road from one recipe: degrade, pairs, train, baselines, evaluate, report, each resumable.
+
+    runs/NAME/  recipe.yaml  settings.json  environment.json  degraded.jsonl  pairs/  policy_run/  baselines/NAME/  scores/
+                report.html  summary.json  costs.json
+
+(The module is not called `align`, because `ddspo.align` is the function.)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .environment import describe_environment
+from .errors import UserError
+from .files import claim_folder, read_json, write_json, write_text
+from .ledger import FILE_NAME as COST_FILE
+from .ledger import Ledger
+from .recipe import Recipe
+from .recipe_file import baseline_recipe, dump_recipe
+
+DEGRADED = "degraded.jsonl"
+PAIRS = "pairs"
+POLICY_RUN = "policy_run"
+BASELINES = "baselines"
+SCORES = "scores"
+
+# What may differ when a run is resumed: it does not change what the run folder is about. Stages check their own settings.
+_NOT_IDENTITY: dict[str, Any] = {
+    "name": True,
+    "output": True,
+    "baselines": True,
+    "evaluation": True,
+    "pairs": {"sampling": {"batch_images"}},
+    "training": {
+        "micro_batch_pairs",
+        "gradient_checkpointing",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "preview_every_steps",
+        "preview_prompts",
+        "trackers",
+    },
+}
+
+
+def open_run(recipe: Recipe) -> Path:
+    """Make `recipe.output` the home of this run, or check that it already is; recipe and environment are written into it.
+
+    Raises:
+        UserError: the folder holds another run (the difference is told) or other files, or cannot be made.
+    """
+    run = recipe.output
+    if int(os.environ.get("RANK", "0")) > 0:
+        return run
+    if run.exists() and not run.is_dir():
+        raise UserError(f"{run} is a file, not a folder; choose another --output")
+    try:
+        claim_folder(run, recipe.model_dump(mode="json", exclude=_NOT_IDENTITY), "a run")
+        write_text(run / "recipe.yaml", dump_recipe(recipe))
+        write_json(run / "environment.json", describe_environment())
+    except OSError as error:
+        raise UserError(f"cannot make {run}: {error.strerror or error}; choose another --output") from error
+    return run
+
+
+def single_process(verb: str) -> None:
+    """Refuse to run several times side by side, which torchrun would do.
+
+    Raises:
+        UserError: this is one of several processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"`ddspo {verb}` runs in one process; use torchrun for `ddspo pairs` and `ddspo train` only")
+
+
+def degrade_stage(recipe: Recipe, run: Path) -> str:
+    """Write degraded.jsonl; what was made, in words."""
+    from .prompts.degrade import degrade_prompts
+    from .prompts.sources import read_prompts
+
+    prompts = recipe.prompts
+    cost_path = run / "degraded.cost.json"
+    ledger, fresh = Ledger(), not (run / DEGRADED).exists()
+    records = read_prompts(prompts.source, prompts.column, prompts.limit, recipe.seed)
+    summary = degrade_prompts(recipe.degradation, records, run / DEGRADED, recipe.seed)
+    if fresh or not cost_path.exists():
+        write_json(cost_path, ledger.as_dict())
+    return f"{summary.variants} degraded prompts of {summary.written} prompts"
+
+
+def pairs_stage(recipe: Recipe, run: Path, degraded: Path | None = None) -> str:
+    """Fill the pairs folder; where it is."""
+    from .pairs.build import build_pairs
+
+    degraded = degraded or run / DEGRADED
+    if not degraded.is_file():
+        raise UserError(f"{degraded} does not exist; make it with `ddspo degrade`, or give --degraded")
+    build_pairs(recipe, degraded, run / PAIRS)
+    return str(run / PAIRS)
+
+
+def train_stage(recipe: Recipe, run: Path, baseline: str | None = None, pairs: Path | None = None) -> str:
+    """Train the policy, or one baseline on the same pairs; where the result is."""
+    from .training.loop import train
+
+    pairs = pairs or run / PAIRS
+    if not pairs.is_dir():
+        raise UserError(f"{pairs} does not exist; make it with `ddspo pairs`, or give --pairs")
+    folder = run / POLICY_RUN if baseline is None else run / BASELINES / baseline
+    train(recipe if baseline is None else baseline_recipe(recipe, baseline), pairs, folder)
+    return str(folder / "policy")
+
+
+def policies_of(recipe: Recipe, run: Path) -> dict[str, Path]:
+    """The trained policies by name, the main one ('policy') first.
+
+    Raises:
+        UserError: one that the recipe asks for is not trained yet.
+    """
+    policies = {"policy": run / POLICY_RUN / "policy"}
+    policies |= {name: run / BASELINES / name / "policy" for name in recipe.baselines}
+    for name, folder in policies.items():
+        if not folder.is_dir():
+            mend = "ddspo train" if name == "policy" else f"ddspo train --baseline {name}"
+            raise UserError(f"{folder} does not exist; make it with `{mend}`")
+    return policies
+
+
+def evaluate_stage(recipe: Recipe, run: Path) -> str:
+    """Compare the reference with every policy; where the scores are."""
+    from .evaluation.evaluate import evaluate
+
+    evaluate(recipe, policies_of(recipe, run), run / SCORES)
+    return str(run / SCORES)
+
+
+def report_stage(run: Path) -> Path:
+    """Write report.html and summary.json; the report's path."""
+    from .report import build_report
+
+    return build_report(run)
+
+
+def align(recipe: Recipe, *, say: Callable[[str], None] = print) -> Path:
+    """Walk the whole road; every stage takes up what an earlier attempt left, and is quick when it is complete.
+
+    Args:
+        say: gets one line per finished stage.
+
+    Returns:
+        the path of report.html in `recipe.output`.
+
+    Raises:
+        UserError: bad input, in one line; nothing already made is lost.
+    """
+    single_process("align")
+    run = open_run(recipe)
+    stages: list[tuple[str, Callable[[], str]]] = [
+        ("degrade", lambda: degrade_stage(recipe, run)),
+        ("pairs", lambda: pairs_stage(recipe, run)),
+        ("train", lambda: train_stage(recipe, run)),
+    ]
+    for name in recipe.baselines:
+        stages.append((f"baseline {name}", lambda name=name: train_stage(recipe, run, name)))  # type: ignore[misc]
+    stages += [("evaluate", lambda: evaluate_stage(recipe, run)), ("report", lambda: str(report_stage(run)))]
+    started = time.monotonic()
+    for number, (name, stage) in enumerate(stages, 1):
+        stage_started = time.monotonic()
+        result = stage()
+        say(f"[{number}/{len(stages)}] {name:<24} {time.monotonic() - stage_started:8.1f} s  {result}")
+        write_json(run / "costs.json", total_costs(recipe, run))
+    costs = total_costs(recipe, run)["total"]
+    say(f"in all {time.monotonic() - started:.1f} s now; this run has cost {costs['network_evaluations']:,.0f} F so far")
+    return run / "report.html"
+
+
+def total_costs(recipe: Recipe, run: Path) -> dict[str, dict[str, float]]:
+    """{stage: {"seconds", "network_evaluations"}} of the stages that have a cost file, and their sum as "total"."""
+    places = {"degrade": run / "degraded.cost.json", "pairs": run / PAIRS / COST_FILE, "train": run / POLICY_RUN / COST_FILE}
+    places |= {f"baseline {name}": run / BASELINES / name / COST_FILE for name in recipe.baselines}
+    places["evaluate"] = run / SCORES / COST_FILE
+    costs = {name: read_json(path) for name, path in places.items() if path.is_file()}
+    costs["total"] = {
+        unit: round(sum(cost[unit] for cost in costs.values()), 3) for unit in ("seconds", "network_evaluations")
+    }
+    return costs
+
+
+def headline(summary: Path) -> str:
+    """The verdict of summary.json in one line."""
+    values = read_json(summary)
+    base, policy = values["base"].get("overall"), values["policy"].get("overall")
+    difference = values["difference"]
+    if None in (base, policy, difference.get("mean")):
+        return f"no overall score; see {summary}"
+    interval = f"{difference['low']:+.3f} to {difference['high']:+.3f}"
+    return f"overall score: base {base:.3f}, policy {policy:.3f}; difference {difference['mean']:+.3f} ({interval})"

@@ -1,0 +1,117 @@
+"""Sizes of a base model from its configuration files and weight headers, without loading it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .files import read_json
+from .recipe import Model
+
+_DENOISERS = ("unet", "transformer")
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """What costs depend on."""
+
+    channels: int
+    sample_size: int
+    """side of the latent that the denoiser was trained for"""
+    latent_scale: int
+    """picture pixels per latent pixel, along a side"""
+    scheduler: str
+    """class name of the checkpoint's own scheduler"""
+    shapes: dict[str, tuple[int, ...]]
+    """shape of each weight of the denoiser, by name"""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the denoiser."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def lora_width(self, targets: tuple[str, ...] = ()) -> int:
+        """Inputs + outputs, summed over the layers that LoRA attaches to; times the rank: its number of parameters."""
+        suffixes = tuple(f".{target}.weight" for target in targets or _ATTENTION)
+        return sum(sum(shape[:2]) for name, shape in self.shapes.items() if name.endswith(suffixes) and len(shape) >= 2)
+
+    def picture_px(self, model: Model) -> tuple[int, int]:
+        """(height, width) of the pictures that this recipe makes."""
+        side = self.sample_size * self.latent_scale
+        return model.height_px or side, model.width_px or side
+
+    def latent_shape(self, model: Model) -> tuple[int, int, int]:
+        """(C, H, W) of x_0."""
+        height, width = self.picture_px(model)
+        return self.channels, height // self.latent_scale, width // self.latent_scale
+
+
+def read_base_facts(model: Model) -> BaseFacts | None:
+    """The facts of `model.base`, or None when it is a hub id whose files are not in the local cache.
+
+    Raises:
+        UserError: the folder exists and is not a diffusers pipeline.
+    """
+    folder = _local_folder(model)
+    if folder is None:
+        return None
+    denoiser = next((folder / name for name in _DENOISERS if (folder / name / "config.json").is_file()), None)
+    if denoiser is None or not (folder / "model_index.json").is_file():
+        raise UserError(f"model.base: {folder} is not a diffusers folder (model_index.json and a unet or transformer folder)")
+    config, vae, scheduler = (
+        _optional(path) for path in (denoiser / "config.json", folder / "vae/config.json", folder / "scheduler/scheduler_config.json")
+    )
+    size = config.get("sample_size", 64)
+    return BaseFacts(
+        channels=int(config.get("in_channels", 4)),
+        sample_size=int(size[0] if isinstance(size, list) else size),
+        latent_scale=2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1),
+        scheduler=str(scheduler.get("_class_name", "")),
+        shapes=_weight_shapes(denoiser, model.variant),
+    )
+
+
+def _local_folder(model: Model) -> Path | None:
+    if model.base == "tinyscenes":
+        import tinyscenes
+
+        return Path(tinyscenes.pipeline_folder())
+    if Path(model.base).is_dir():
+        return Path(model.base)
+    if model.base.count("/") != 1 or model.base.startswith((".", "/", "~")):
+        raise UserError(f"model.base: {model.base} is neither a folder, nor a Hugging Face id (owner/name), nor 'tinyscenes'")
+    from huggingface_hub import try_to_load_from_cache
+
+    index = try_to_load_from_cache(model.base, "model_index.json", revision=model.revision)
+    folder = Path(index).parent if isinstance(index, str) else None
+    return folder if folder and any((folder / name / "config.json").is_file() for name in _DENOISERS) else None
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _weight_shapes(denoiser: Path, variant: str | None) -> dict[str, tuple[int, ...]]:
+    suffix = re.escape(f".{variant}") if variant else ""
+    name = re.compile(rf"diffusion_pytorch_model{suffix}(-\d+-of-\d+)?\.safetensors")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in sorted(denoiser.glob("*.safetensors")):
+        if name.fullmatch(path.name):
+            shapes |= _header_shapes(path)
+    return shapes
+
+
+def _header_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes by name from a safetensors header: 8 bytes of length, little-endian, then JSON."""
+    with path.open("rb") as file:
+        try:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        except (ValueError, MemoryError) as error:
+            raise UserError(f"{path} is not a safetensors file, or is cut off; download it again") from error
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}

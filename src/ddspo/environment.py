@@ -1,0 +1,34 @@
+"""Where a run was made: versions, machine and command, kept beside its results."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from typing import Any
+
+_PACKAGES = ("ddspo", "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy", "scipy")
+
+
+def describe_environment() -> dict[str, Any]:
+    """{"command", "python", "platform", "cpu_count", "threads", "device", "packages"}; JSON-ready."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "command": " ".join(["ddspo", *sys.argv[1:]]) if sys.argv[0].endswith("ddspo") else "python",
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,165 @@
+"""From text to recipe fields: strict YAML, `a.b=c` overrides, and mistakes told in one line with the nearest key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-4 as a number (YAML 1.1 takes it for text) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
+            if isinstance(key, str):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML to plain Python values.
+
+    Args:
+        where: what an error message calls the text: a file name, or the override.
+
+    Raises:
+        UserError: not valid YAML; names the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise UserError(f"{where}{line}: not valid YAML ({error.problem or error.context})") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set one field of the raw recipe in place: 'training.max_steps=20', 'evaluation.scorers=[tinyscenes]'.
+
+    The value is YAML. Sections that are missing on the way are made.
+
+    Raises:
+        UserError: no '=', an empty key, or a path that goes through a field that is not a section.
+    """
+    path, equals, value = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set {override}: expected KEY=VALUE, such as training.max_steps=20")
+    section = data
+    for depth, key in enumerate(keys[:-1], 1):
+        if section.get(key) is None:
+            section[key] = {}
+        if not isinstance(section[key], dict):
+            raise UserError(f"--set {override}: {'.'.join(keys[:depth])} is a value, not a section")
+        section = section[key]
+    section[keys[-1]] = parse_yaml(value, f"--set {override}")
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, section by section; neither is altered."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that `word` was probably meant to be, or None."""
+    found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def describe_validation_error(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first mistake in one line, 'training.optimiser: unknown key; did you mean training.optimizer?'.
+
+    Unknown keys come first, because a misspelt key is often the cause of the rest; further mistakes are counted.
+    """
+    mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
+    text = _describe(mistakes[0], model)
+    return text if len(mistakes) == 1 else f"{text} (and {len(mistakes) - 1} more)"
+
+
+def _describe(mistake: Any, model: type[BaseModel]) -> str:
+    location = [str(part) for part in mistake["loc"]]
+    path = ".".join(location)
+    kind, value = mistake["type"], mistake["input"]
+    if kind == "extra_forbidden":
+        return _unknown_key(location, model)
+    if kind == "value_error":
+        message = str(mistake["ctx"]["error"])
+        return f"{path}: {message}" if path else message
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{path}: expected a section with keys, found {value!r}"
+    if kind == "string_type" and isinstance(value, (int, float)):
+        return f"{path}: expected text, found the number {value!r}; put it in quotes"
+    message = mistake["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{path}: expected {message[0].lower()}{message[1:]}; found {value!r}"
+
+
+def _unknown_key(location: list[str], model: type[BaseModel]) -> str:
+    """An unknown key with the nearest known one: a sibling first, else a field of that name anywhere in the recipe."""
+    path, parent = ".".join(location), _section(model, location[:-1])
+    siblings = list(parent.model_fields) if parent else []
+    if close := nearest(location[-1], siblings):
+        return f"{path}: unknown key; did you mean {'.'.join([*location[:-1], close])}?"
+    paths = field_paths(model)
+    if elsewhere := [known for known in paths if known.rpartition(".")[2] == location[-1]]:
+        return f"{path}: unknown key; did you mean {elsewhere[0]}?"
+    where = f"{'.'.join(location[:-1])} has" if len(location) > 1 else "a recipe has"
+    return f"{path}: unknown key; {where} {', '.join(siblings)}"
+
+
+def _section(model: type[BaseModel], keys: list[str]) -> type[BaseModel] | None:
+    """The section model at a dotted path; names inside a dict of sections (baselines) are stepped over."""
+    inside_dict = False
+    for key in keys:
+        if inside_dict:
+            inside_dict = False
+            continue
+        if key not in model.model_fields:
+            return None
+        annotation = model.model_fields[key].annotation
+        found = _model_in(annotation)
+        if found is None:
+            return None
+        inside_dict = getattr(annotation, "__origin__", None) is dict
+        model = found
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def field_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every field of a recipe by its dotted path, sections left out, outer fields first."""
+    own, inner = [], []
+    for name, field in model.model_fields.items():
+        section = _model_in(field.annotation)
+        if section is None:
+            own.append(prefix + name)
+        elif getattr(field.annotation, "__origin__", None) is not dict:
+            inner += field_paths(section, f"{prefix}{name}.")
+    return own + inner
