@@ -1,0 +1,142 @@
+"""Which pairs, which timestep and which noise at every optimizer step: all follow from (run seed, step, position).
+
+Step s takes samples s·G .. s·G + G - 1 of an endless sequence, G the global batch: one seeded permutation of all pairs
+after another. Nothing is remembered between steps, so resuming needs no state, and the same G samples are shared out
+over any number of processes and micro batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..diffusion.noise_path import NoisePath
+from ..diffusion.timesteps import draw_timesteps, timestep_weight
+from ..recipe import Recipe
+from ..rng import numpy_generator, torch_generator
+from ..tensors import Conditioning, PreferenceBatch, WinLose
+
+if TYPE_CHECKING:
+    from ..families.prompt_table import PromptTable
+    from ..pairs.store import PairStore
+
+
+@dataclasses.dataclass(frozen=True)
+class MicroBatch:
+    """What one network call trains on.
+
+    Attributes:
+        pairs: B pairs with their noise and timestep.
+        weight: what each pair's loss is multiplied by, [B].
+        is_last: whether the optimizer steps after this one.
+    """
+
+    pairs: PreferenceBatch
+    weight: Tensor
+    is_last: bool
+
+
+class Batches:
+    """The micro batches of one process.
+
+    Args:
+        recipe: seed, batch sizes and timestep settings are read.
+        store: the pairs.
+        prompts: embeddings of their prompts and degraded prompts, looked up on the CPU.
+        noise_path: the timesteps to draw from.
+        device: where batches go.
+        rank, processes: this process takes part `rank` of the global batch, cut into `processes` even parts.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: PairStore,
+        prompts: PromptTable,
+        noise_path: NoisePath,
+        *,
+        device: torch.device,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.recipe, self.store, self.prompts, self.noise_path, self.device = recipe, store, prompts, noise_path, device
+        count, micro = recipe.training.global_batch_pairs, recipe.training.micro_batch_pairs
+        share = range(rank * count // processes, (rank + 1) * count // processes)
+        self.positions = [share[start : start + micro] for start in range(0, len(share), micro)]
+
+    def micro_batches(self, step: int) -> Iterator[MicroBatch]:
+        """This process's part of optimizer step number `step` (0, 1, ...)."""
+        for positions in self.positions:
+            yield self._micro_batch(step, positions, is_last=positions is self.positions[-1])
+
+    def _micro_batch(self, step: int, positions: range, *, is_last: bool) -> MicroBatch:
+        seed, count = self.recipe.seed, self.recipe.training.global_batch_pairs
+        numbers = [pair_number(seed, len(self.store), step * count + position) for position in positions]
+        draws = [draw(seed, step, position, self.store.latent_shape) for position in positions]
+        uniforms = torch.stack([uniform for uniform, _ in draws])
+        timestep = draw_timesteps(self.recipe.training.timesteps, self.noise_path, uniforms)
+        weight = timestep_weight(self.recipe.training.timesteps, self.noise_path, timestep)
+        x_0 = self.store.read(numbers)
+        prompt = self.prompts.lookup([self.store.rows[number]["prompt"] for number in numbers])
+        degraded = self._degraded(numbers) if needs_degraded_prompts(self.recipe) else prompt
+        pairs = PreferenceBatch(
+            x_0=WinLose(to_device(x_0.win, self.device), to_device(x_0.lose, self.device)),
+            noise=to_device(torch.stack([noise for _, noise in draws]), self.device),
+            timestep=to_device(timestep, self.device),
+            prompt=_conditioning_to_device(prompt, self.device),
+            degraded_prompt=_conditioning_to_device(degraded, self.device),
+        )
+        return MicroBatch(pairs, to_device(weight, self.device), is_last)
+
+    def _degraded(self, numbers: list[int]) -> Conditioning:
+        return self.prompts.lookup([self.store.rows[number]["degraded_prompt"] for number in numbers])
+
+
+def needs_degraded_prompts(recipe: Recipe) -> bool:
+    """Whether anything is ever computed from a degraded prompt."""
+    return recipe.objective.name == "preference" and recipe.target.source == "training_free"
+
+
+def pair_number(run_seed: int, pairs: int, sample: int) -> int:
+    """Which of `pairs` pairs is number `sample` of the endless sequence; every epoch has its own seeded order."""
+    epoch, place = divmod(sample, pairs)
+    return int(_epoch_order(run_seed, pairs, epoch)[place])
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(run_seed: int, pairs: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return numpy_generator(run_seed, "train", "order", epoch).permutation(pairs)
+
+
+def draw(run_seed: int, step: int, position: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """(uniform in [0, 1) that decides the timestep, normal noise of `shape`) for one place in one global batch."""
+    generator = torch_generator(run_seed, "train", step, position)
+    return torch.rand((), generator=generator, dtype=torch.float64), torch.randn(shape, generator=generator)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Moved without making the host wait for the accelerator."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def noise_path_on(noise_path: NoisePath, device: torch.device) -> NoisePath:
+    """The same path with its tables on `device`, so that looking up coefficients there moves nothing."""
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return dataclasses.replace(
+        noise_path,
+        alphas=noise_path.alphas.to(device, dtype),
+        sigmas=noise_path.sigmas.to(device, dtype),
+        timesteps=noise_path.timesteps.to(device),
+    )
+
+
+def _conditioning_to_device(conditioning: Conditioning, device: torch.device) -> Conditioning:
+    return Conditioning({name: to_device(tensor, device) for name, tensor in conditioning.tensors.items()})

@@ -1,0 +1,142 @@
+"""The training loop: read it from top to bottom. What it calls is in the files beside it.
+
+Every draw follows from (run seed, step, position) and every checkpoint holds all that the next step depends on. So the
+same command after an interruption gives, on one process, the result of the unbroken run bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from ..errors import UserError
+from ..families.load import load_family
+from ..families.pipeline import PipelineFamily
+from ..pairs.store import PairStore
+from ..progress import progress
+from ..recipe import Recipe
+from .guards import check_gradients, stop_unless_finite
+from .metrics import MetricSums, read_metrics
+from .optimizer import learning_rate, set_learning_rate
+from .result import TrainSummary, finished, summarize
+from .run import Run
+from .setup import check_disk, check_pairs, claim_output, start_accelerator, tracker_config
+
+
+def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily | None = None) -> TrainSummary:
+    """Train a policy on stored pairs; the same call again resumes, or returns the finished result.
+
+    `output` receives recipe.yaml, settings.json, environment.json, metrics.jsonl, checkpoints/, previews/, cost.json
+    and, last, policy/ (what diffusers loads).
+
+    Args:
+        recipe: model, target, objective and training are read.
+        pairs: a folder made by `build_pairs`.
+        output: the run's folder; new, empty, or of the same run.
+        family: the model if it is loaded already, on the right device; training changes its denoiser.
+
+    Raises:
+        UserError: another run's folder, pairs of another reference, no space, no memory, or numbers that are not
+            finite; what was made until then stays.
+    """
+    accelerator = start_accelerator(recipe, output)
+    store = PairStore(pairs)
+    if accelerator.is_main_process:
+        claim_output(recipe, store, output)
+    accelerator.wait_for_everyone()
+    if finished(output):
+        return summarize(output)
+    model = recipe.model
+    family = family or load_family(
+        model.base, dtype=model.frozen_dtype, device=accelerator.device, revision=model.revision, variant=model.variant
+    )
+    check_pairs(recipe, store, family)
+    try:
+        run = Run(recipe, store, output, family, accelerator)
+        check_disk(recipe, run.trained_count(), output)
+        train_steps(run)
+        run.finish()
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"out of memory at training.micro_batch_pairs = {recipe.training.micro_batch_pairs}; lower it or set "
+            "training.gradient_checkpointing, and run again: the run goes on from its last checkpoint"
+        ) from error
+    return summarize(output)
+
+
+def train_steps(run: Run) -> None:
+    """From the last checkpoint to the last step."""
+    settings, accelerator = run.settings, run.accelerator
+    parameters = list(run.parameters.values())
+    first = run.resume()
+    if settings.trackers:
+        accelerator.init_trackers("ddspo", config=tracker_config(run.recipe))
+    run.preview(first)
+    with progress(settings.max_steps, "train", "step", done=first) as bar:
+        for step in range(first, settings.max_steps):
+            began = time.perf_counter()
+            rate = learning_rate(settings.optimizer, step, settings.max_steps)
+            set_learning_rate(run.optimizer, rate)
+
+            sums = accumulate_gradients(run, step)
+            if step == first:
+                check_gradients(run.parameters)
+            if accelerator.scaler is not None:
+                accelerator.scaler.unscale_(run.optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.max_gradient_norm)
+
+            # The one place in a step where the host waits for the device.
+            *reduced, gradient_norm = torch.cat([accelerator.reduce(sums.vector, "sum"), norm[None].float()]).tolist()
+            row = read_metrics(sums, reduced)
+            stop_unless_finite(step + 1, row["loss"], gradient_norm, accelerator.scaler, run.checkpoints)
+            optimizer_step(run)
+            if run.average is not None:
+                run.average.update(step)
+
+            run.ledger.add(row.pop("network_evaluations"))
+            seconds = time.perf_counter() - began
+            run.record(
+                {
+                    "step": step + 1,
+                    **row,
+                    "gradient_norm": gradient_norm if gradient_norm < float("inf") else None,
+                    "learning_rate": rate,
+                    "network_evaluations": run.ledger.network_evaluations,
+                    "seconds": round(seconds, 6),
+                    "pairs_per_second": round(settings.global_batch_pairs / seconds, 3),
+                }
+            )
+            run.checkpoint(step + 1)
+            run.preview(step + 1)
+            bar.update()
+
+
+def accumulate_gradients(run: Run, step: int) -> MetricSums:
+    """Forward and backward over this process's share of one global batch.
+
+    The loss is summed over pairs and divided once by the size of the global batch, so any cut into micro batches gives
+    the same gradient; processes average theirs, in the backward of the last micro batch only.
+    """
+    accelerator, sums = run.accelerator, run.metric_sums()
+    scale = accelerator.num_processes / run.settings.global_batch_pairs
+    for micro in run.batches.micro_batches(step):
+        with nullcontext() if micro.is_last else accelerator.no_sync(run.policy):
+            outcome = run.step(micro.pairs)
+            weighted = outcome.loss * micro.weight
+            accelerator.backward(weighted.sum() * scale)
+        sums.add(outcome, weighted)
+    return sums
+
+
+def optimizer_step(run: Run) -> None:
+    """Step and forget the gradients; in fp16 the scaler leaves out a step whose gradients overflowed."""
+    scaler = run.accelerator.scaler
+    if scaler is None:
+        run.optimizer.step()
+    else:
+        scaler.step(run.optimizer)
+        scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,135 @@
+"""What a training run reports: summed on the device over micro batches, read once per optimizer step.
+
+| field | meaning |
+|---|---|
+| step | optimizer steps done, counted from 1 |
+| loss | mean over the step's pairs, weighted as it was trained |
+| margin | mean margin |
+| accuracy | share of pairs with margin > 0; a tie, nearer to 0 than 1e-4, counts 1/2 |
+| saturation | mean sigmoid(-margin): the weight a pair still has; 1/2 at the start, 0 when all is settled |
+| win_drift, lose_drift | mean squared distance from policy to reference, over latent dimensions, on either side |
+| contrast | mean d², d = reference(x_lose, c) - reference(x_lose, c⁻): the size of the signal |
+| drift_over_contrast | the larger drift / contrast: movement in units of the signal |
+| margin_by_timestep | mean margin in ten equal parts of the schedule, clean first; null where no pair fell |
+| gradient_norm | before clipping |
+| learning_rate, pairs_per_second, seconds | of this step |
+| network_evaluations | F spent since the start of the run |
+
+Fields that do not apply are left out: plain fine-tuning has no margin, Diffusion-DPO no contrast.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..files import write_text
+from .checkpoint import sync
+from .step import StepOutcome
+
+BUCKETS = 10
+TIE = 1e-4
+"""Policy and reference rows pass the network in batches of different size, so equal networks differ by rounding."""
+TIMING_FIELDS = ("seconds", "pairs_per_second")
+_SUMS = (
+    "loss",
+    "pairs",
+    "network_evaluations",
+    "margin",
+    "accuracy",
+    "saturation",
+    "win_drift",
+    "lose_drift",
+    "contrast",
+)
+
+
+class MetricSums:
+    """Sums over the micro batches of one optimizer step, a vector on the device; nothing here waits for the device."""
+
+    def __init__(self, device: torch.device, num_train_timesteps: int, rows_per_backward: int) -> None:
+        self.vector = torch.zeros(len(_SUMS) + 2 * BUCKETS, device=device)
+        self.num_train_timesteps = num_train_timesteps
+        self.rows_per_backward = rows_per_backward
+        self.present = {"loss", "network_evaluations"}
+
+    @torch.no_grad()
+    def add(self, outcome: StepOutcome, weighted_loss: Tensor) -> None:
+        """Take in one micro batch of B pairs; `weighted_loss` is [B]."""
+        loss = weighted_loss.detach()
+        evaluations = outcome.forward_rows + self.rows_per_backward * outcome.backward_rows
+        rows = {
+            "loss": loss,
+            "pairs": torch.ones_like(loss),
+            "network_evaluations": torch.full_like(loss, evaluations / len(loss)),
+        }
+        if outcome.margin is not None:
+            rows["margin"] = outcome.margin
+            decided = outcome.margin.abs() >= TIE
+            rows["accuracy"] = torch.where(decided, (outcome.margin > 0).float(), 0.5)
+            rows["saturation"] = torch.sigmoid(-outcome.margin)
+        for name in ("win_drift", "lose_drift", "contrast"):
+            if (value := getattr(outcome, name)) is not None:
+                rows[name] = value
+        self.present |= rows.keys()
+        zeros = torch.zeros_like(loss)
+        self.vector[: len(_SUMS)] += torch.stack([rows.get(name, zeros).float() for name in _SUMS]).sum(1)
+        if outcome.margin is not None:
+            self.vector[len(_SUMS) :] += self._bucket_sums(outcome.timestep, outcome.margin)
+
+    def _bucket_sums(self, timestep: Tensor, margin: Tensor) -> Tensor:
+        """[2 BUCKETS]: sums of margins, then counts; not by index_add_, whose order of addition varies on a GPU."""
+        bucket = (timestep.float() * (BUCKETS / self.num_train_timesteps)).long().clamp(0, BUCKETS - 1)
+        inside = bucket[:, None] == torch.arange(BUCKETS, device=bucket.device)
+        return torch.cat([(inside * margin[:, None].float()).sum(0), inside.sum(0).float()])
+
+
+def read_metrics(sums: MetricSums, reduced: list[float]) -> dict[str, Any]:
+    """Means from the sums over all processes (`sums.vector` after reduction, as a list)."""
+    totals = dict(zip(_SUMS, reduced[: len(_SUMS)], strict=True))
+    pairs = totals["pairs"]
+    row: dict[str, Any] = {
+        name: totals[name] / pairs
+        for name in _SUMS
+        if name in sums.present and name not in ("pairs", "network_evaluations")
+    }
+    if "contrast" in row:
+        drift = max(row["win_drift"], row["lose_drift"])
+        row["drift_over_contrast"] = drift / row["contrast"] if row["contrast"] > 0 else None
+    if "margin" in row:
+        margins, counts = reduced[len(_SUMS) : len(_SUMS) + BUCKETS], reduced[len(_SUMS) + BUCKETS :]
+        row["margin_by_timestep"] = [
+            total / count if count else None for total, count in zip(margins, counts, strict=True)
+        ]
+    row["network_evaluations"] = totals["network_evaluations"]
+    return row
+
+
+def truncate_metrics(path: Path, steps: int) -> None:
+    """Keep the rows of the first `steps` optimizer steps; a torn last line goes with the rest."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if row["step"] > steps:
+            break
+        kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+def last_row(path: Path) -> dict[str, Any]:
+    """The newest row, or {}."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return json.loads(lines[-1]) if lines else {}
+
+
+def sync_metrics(path: Path) -> None:
+    """Put what was appended on the disk; done before a checkpoint, which promises that these rows exist."""
+    if path.exists():
+        sync(path)

@@ -1,0 +1,150 @@
+"""One training run on one process: what the loop works with, and how it is stored and taken up again."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from ..families.pipeline import PipelineFamily
+from ..families.prompt_table import PromptTable
+from ..families.roles import Roles
+from ..files import append_jsonl
+from ..ledger import Ledger
+from ..pairs.store import PairStore
+from ..recipe import Recipe
+from .checkpoint import Checkpoint, latest_checkpoint, remove_leftovers, save_checkpoint
+from .data import Batches, needs_degraded_prompts, noise_path_on
+from .metrics import MetricSums, sync_metrics, truncate_metrics
+from .optimizer import MovingAverage, load_optimizer_state, make_optimizer, optimizer_state
+from .preview import draw_preview, is_preview_step, preview_prompts
+from .result import save_result
+from .step import make_step
+
+
+class Run:
+    """Roles, optimizer, batches and files of a run.
+
+    Args:
+        recipe: what to train.
+        store: the pairs.
+        output: the run's folder, claimed.
+        family: the model; its denoiser becomes the policy.
+        accelerator: device and processes.
+    """
+
+    def __init__(
+        self, recipe: Recipe, store: PairStore, output: Path, family: PipelineFamily, accelerator: Accelerator
+    ) -> None:
+        settings = recipe.training
+        self.recipe, self.store, self.output, self.family, self.accelerator = recipe, store, output, family, accelerator
+        self.settings = settings
+        self.is_main: bool = accelerator.is_main_process
+        self.preview_prompts = preview_prompts(recipe, store)
+        self.table = PromptTable.build(family, self._prompts(), device="cpu")
+        self.roles = (
+            Roles.lora(family, settings.lora, recipe.seed, mixed_precision=settings.mixed_precision)
+            if settings.parameters == "lora"
+            else Roles.full(family, recipe.model.frozen_dtype, mixed_precision=settings.mixed_precision)
+        )
+        if settings.gradient_checkpointing:
+            self.roles.enable_gradient_checkpointing()
+        self.policy = accelerator.prepare_model(self.roles.trained)
+        self.roles.set_wrapped(self.policy)
+        self.parameters = self.roles.trainable_parameters()
+        self.optimizer = make_optimizer(settings.optimizer, self.parameters)
+        self.average = MovingAverage(self.parameters, settings.ema_decay) if settings.ema_decay is not None else None
+        self.batches = Batches(
+            recipe,
+            store,
+            self.table,
+            family.noise_path,
+            device=accelerator.device,
+            rank=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+        self.step = make_step(recipe, self.roles.predict, noise_path_on(family.noise_path, accelerator.device))
+        self.ledger = Ledger()
+
+    def _prompts(self) -> list[str]:
+        prompts = [row["prompt"] for row in self.store.rows]
+        if needs_degraded_prompts(self.recipe):
+            prompts += [row["degraded_prompt"] for row in self.store.rows]
+        return prompts + (["", *self.preview_prompts] if self.preview_prompts else [])
+
+    @property
+    def metrics_file(self) -> Path:
+        """One row per optimizer step."""
+        return self.output / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of step-NNNNNN folders."""
+        return self.output / "checkpoints"
+
+    def trained_count(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
+    def metric_sums(self) -> MetricSums:
+        """Empty sums for one optimizer step; a backward row costs 2F, and 3F when its forward is run again."""
+        backward = 3 if self.settings.gradient_checkpointing else 2
+        return MetricSums(self.accelerator.device, self.family.noise_path.num_train_timesteps, backward)
+
+    def resume(self) -> int:
+        """Take up the newest whole checkpoint; returns how many steps are done."""
+        if self.is_main:
+            remove_leftovers(self.checkpoints)
+        checkpoint = latest_checkpoint(self.checkpoints)
+        if checkpoint is not None:
+            self.roles.load_state(checkpoint.tensors["trained"])
+            load_optimizer_state(self.optimizer, self.parameters, checkpoint.tensors["optimizer"])
+            if self.average is not None:
+                self.average.load(checkpoint.tensors["average"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
+            self.ledger = Ledger(**checkpoint.extra["cost"])
+        done = checkpoint.step if checkpoint is not None else 0
+        if self.is_main:
+            truncate_metrics(self.metrics_file, done)
+        self.accelerator.wait_for_everyone()
+        return done
+
+    def checkpoint(self, done: int) -> None:
+        """Every so many steps and after the last, write down all that the next step depends on."""
+        due = done % self.settings.checkpoint_every_steps == 0 or done == self.settings.max_steps
+        if not (due and self.is_main):
+            return
+        tensors = {"trained": self.roles.state(), "optimizer": optimizer_state(self.optimizer, self.parameters)}
+        if self.average is not None:
+            tensors["average"] = self.average.average
+        scaler = self.accelerator.scaler
+        extra = {"cost": self.ledger.as_dict(), "scaler": scaler.state_dict() if scaler is not None else None}
+        sync_metrics(self.metrics_file)
+        save_checkpoint(self.checkpoints, Checkpoint(done, tensors, extra), self.settings.keep_checkpoints)
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Append to metrics.jsonl and tell the trackers."""
+        if self.is_main:
+            append_jsonl(self.metrics_file, row)
+        if self.settings.trackers:
+            numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+            self.accelerator.log(numbers, step=row["step"])
+
+    def preview(self, done: int) -> None:
+        """Draw pictures when it is time for them and they are not there yet."""
+        path = self.output / "previews" / f"step-{done:06d}.png"
+        if not (self.is_main and is_preview_step(self.recipe, done)) or path.exists():
+            return
+        with self.average.in_place() if self.average is not None else contextlib.nullcontext():
+            draw_preview(self.recipe, self.family, self.roles.predict, self.preview_prompts, self.table, path)
+
+    def finish(self) -> None:
+        """Close the trackers, save the result."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        if self.is_main:
+            save_result(self.recipe, self.output, self.roles, self.average, self.ledger, len(self.store))
+        self.accelerator.wait_for_everyone()

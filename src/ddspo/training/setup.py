@@ -1,0 +1,152 @@
+"""What happens before the first step: processes and device, the run's folder, checks of the pairs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState, GradientState
+
+from ..environment import describe_environment
+from ..errors import UserError
+from ..files import claim_folder, file_fingerprint, require_free_space, write_json, write_text
+from ..recipe import Recipe
+
+if TYPE_CHECKING:
+    from ..families.base import Family
+    from ..pairs.store import PairStore
+
+# These change neither the result (but for the order of float summation) nor what a checkpoint holds, so a run may go on
+# with other values: a smaller micro batch after running out of memory, say.
+_FREE = {
+    "micro_batch_pairs",
+    "gradient_checkpointing",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "preview_every_steps",
+    "preview_prompts",
+    "trackers",
+}
+
+
+def start_accelerator(recipe: Recipe, output: Path) -> Accelerator:
+    """Device, processes and precision, from the launch (plain `python`, `torchrun`, `accelerate launch`).
+
+    Raises:
+        UserError: a launch that would train the same run several times over, a precision that the device lacks, or an
+            unknown tracker.
+    """
+    precision, on_cpu = recipe.training.mixed_precision, not torch.accelerator.is_available()
+    on_cpu = on_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    if precision == "fp16" and on_cpu:
+        raise UserError("mixed_precision 'fp16' needs an accelerator; on a CPU use 'bf16' or 'no'")
+    AcceleratorState._reset_state()  # a second run in this process may ask for another precision
+    GradientState._reset_state()
+    try:
+        accelerator = Accelerator(
+            cpu=on_cpu,
+            mixed_precision=precision,
+            log_with=list(recipe.training.trackers) or None,
+            project_dir=str(output / "trackers"),
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        )
+    except ValueError as error:
+        raise UserError(f"training.mixed_precision or training.trackers: {error}") from error
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1 and accelerator.num_processes == 1:
+        raise UserError(
+            f"launched as {processes} processes but each would train alone; launch with "
+            f"`torchrun --standalone --nproc-per-node {processes} -m ddspo ...`"
+        )
+    if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU"):
+        raise UserError(
+            f"{accelerator.distributed_type.value} is not supported; launch with plain data parallelism (torchrun)"
+        )
+    if accelerator.num_processes > recipe.training.global_batch_pairs:
+        raise UserError(
+            f"{accelerator.num_processes} processes cannot share {recipe.training.global_batch_pairs} pairs "
+            "(training.global_batch_pairs); use fewer processes or a larger batch"
+        )
+    return accelerator
+
+
+def run_settings(recipe: Recipe, store: PairStore) -> dict[str, Any]:
+    """What a run's numbers depend on; a folder with other settings is another run."""
+    training = {key: value for key, value in recipe.training.model_dump(mode="json").items() if key not in _FREE}
+    if recipe.training.parameters == "full":
+        training.pop("lora")
+    return {
+        "seed": recipe.seed,
+        "model": recipe.model.model_dump(mode="json", exclude={"height_px", "width_px"}),
+        "target": recipe.target.model_dump(mode="json"),
+        "objective": recipe.objective.model_dump(mode="json"),
+        "training": training,
+        "pairs": {
+            "count": len(store),
+            "index": file_fingerprint(sorted(store.folder.glob("shard-*.jsonl"))),
+        },
+    }
+
+
+def claim_output(recipe: Recipe, store: PairStore, output: Path) -> None:
+    """Make `output` this run's folder and write down recipe and environment, or check that it already is.
+
+    Raises:
+        UserError: the folder holds another run, with the difference spelled out, or other files.
+    """
+    claim_folder(output, run_settings(recipe, store), "a training run")
+    write_text(
+        output / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    )
+    write_json(output / "environment.json", describe_environment())
+
+
+def check_pairs(recipe: Recipe, store: PairStore, family: Family) -> None:
+    """Refuse pairs that do not belong to this model.
+
+    Raises:
+        UserError: another reference made them, or their latents have another number of channels.
+    """
+    store.check_reference(family.fingerprint())
+    channels = family.latent_shape()[0]
+    if store.latent_shape[0] != channels:
+        raise UserError(
+            f"{store.folder} holds latents of {store.latent_shape[0]} channels, {recipe.model.base} has {channels}"
+        )
+
+
+def checkpoint_bytes(trained_parameters: int, *, averaged: bool) -> int:
+    """Size of one checkpoint: float32 parameters, two moments each, and the average if there is one."""
+    return trained_parameters * 4 * (4 if averaged else 3)
+
+
+def check_disk(recipe: Recipe, trained_parameters: int, output: Path) -> None:
+    """Refuse before training when checkpoints and result would not fit (one more is written before the oldest goes).
+
+    Raises:
+        UserError: less is free than needed.
+    """
+    averaged = recipe.training.ema_decay is not None
+    each = checkpoint_bytes(trained_parameters, averaged=averaged)
+    held = len(list((output / "checkpoints").glob("step-*")))
+    needed = each * max(recipe.training.keep_checkpoints + 1 - held, 1) + trained_parameters * 4
+    require_free_space(output, needed, "training")
+
+
+def tracker_config(recipe: Recipe) -> dict[str, str | int | float | bool]:
+    """The recipe as 'training.max_steps': 100; trackers take flat values only."""
+    flat: dict[str, str | int | float | bool] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                visit(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value if isinstance(value, str | int | float | bool) else str(value)
+
+    visit("", recipe.model_dump(mode="json", exclude={"baselines"}))
+    return flat
