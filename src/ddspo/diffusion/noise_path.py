@@ -74,7 +74,7 @@ class NoisePath:
         """
         config, kind = scheduler.config, type(scheduler).__name__
         is_flow_match = kind.startswith("FlowMatch")
-        prediction_type = "flow_prediction" if is_flow_match else config.get("prediction_type", "epsilon")
+        prediction_type: Any = "flow_prediction" if is_flow_match else config.get("prediction_type", "epsilon")
         if prediction_type not in get_args(PredictionType):
             known = ", ".join(get_args(PredictionType))
             raise UserError(f"scheduler {kind}: prediction_type '{prediction_type}' is not one of {known}")

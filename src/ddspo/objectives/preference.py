@@ -1,8 +1,8 @@
 """The preference objective: DDSPO, and Diffusion-DPO when the target is the forward noise.
 
 DDSPO: Kim et al., arXiv 2512.23426 (the expression of the released code, `ddspo/dpo.py` at commit f8e47a5).
-Diffusion-DPO: Wallace et al., arXiv 2311.12908. As in both released codes, beta has absorbed the number of timesteps and
-the weighting by noise level, and errors are means over latent dimensions, not sums.
+Diffusion-DPO: Wallace et al., arXiv 2311.12908. As in both released codes, beta has absorbed the number of timesteps
+and the weighting by noise level, and errors are means over latent dimensions, not sums.
 """
 
 from __future__ import annotations

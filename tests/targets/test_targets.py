@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from ddspo.diffusion.noise_path import NoisePath
+from ddspo.objectives.preference import preference_loss
+from ddspo.recipe import Target
+from ddspo.targets import TARGETS, forward_noise, training_free
+from ddspo.tensors import Conditioning, PreferenceBatch, WinLose
+
+PAIRS = 3
+VP = NoisePath.from_scheduler(DDPMScheduler())
+FLOW = NoisePath.from_scheduler(FlowMatchEulerDiscreteScheduler(shift=3.0))
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make_batch(noise_path: NoisePath) -> tuple[PreferenceBatch, WinLose]:
+    x_0 = WinLose(normal(PAIRS, 4, 8, 8, seed=0), normal(PAIRS, 4, 8, 8, seed=1))
+    noise, timestep = normal(PAIRS, 4, 8, 8, seed=2), noise_path.timesteps[torch.tensor([100, 500, 900])]
+    prompt, degraded_prompt = (Conditioning({"prompt_embeds": normal(PAIRS, 5, 16, seed=seed)}) for seed in (3, 4))
+    x_t = WinLose(*(noise_path.add_noise(side, noise, timestep) for side in (x_0.win, x_0.lose)))
+    return PreferenceBatch(x_0, noise, timestep, prompt, degraded_prompt), x_t
+
+
+class Recorder:
+    """A reference whose answers tell their inputs apart, and which remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __call__(self, x_t: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        embeds = conditioning.tensors["prompt_embeds"]
+        self.calls.append((x_t, timestep, embeds))
+        return torch.sin(x_t) + embeds.mean((1, 2))[:, None, None, None] + timestep[:, None, None, None] / 1000
+
+
+def make_network(seed: int = 0) -> Callable[[Tensor, Tensor, Conditioning], Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            layers_per_block=1,
+            block_out_channels=(16, 16),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=16,
+            attention_head_dim=4,
+            norm_num_groups=4,
+        ).eval()
+
+    def predict(x_t: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        return unet(x_t, timestep, encoder_hidden_states=conditioning.tensors["prompt_embeds"]).sample
+
+    return predict
+
+
+def test_every_source_of_the_recipe_has_a_function() -> None:
+    assert set(TARGETS) == set(get_args(Target.model_fields["source"].annotation))
+
+
+def test_training_free_asks_once_for_three_rows_per_pair() -> None:
+    batch, x_t = make_batch(VP)
+    reference = Recorder()
+    rows = training_free(batch, x_t, reference, VP)
+    ((asked_x_t, asked_timestep, asked_embeds),) = reference.calls
+    c, degraded = batch.prompt.tensors["prompt_embeds"], batch.degraded_prompt.tensors["prompt_embeds"]
+    assert torch.equal(asked_x_t, torch.cat([x_t.win, x_t.lose, x_t.lose]))
+    assert torch.equal(asked_timestep, torch.cat([batch.timestep] * 3))
+    assert torch.equal(asked_embeds, torch.cat([c, c, degraded]))
+    assert rows.network_evaluations == 3 * PAIRS
+
+
+def test_training_free_targets_are_the_contrastive_policy_pair() -> None:
+    batch, x_t = make_batch(VP)
+    rows = training_free(batch, x_t, Recorder(), VP)
+    ask = Recorder()
+    assert torch.equal(rows.target.win, ask(x_t.win, batch.timestep, batch.prompt))
+    assert torch.equal(rows.target.lose, ask(x_t.lose, batch.timestep, batch.degraded_prompt))
+    assert torch.equal(rows.reference.win, ask(x_t.win, batch.timestep, batch.prompt))
+    assert torch.equal(rows.reference.lose, ask(x_t.lose, batch.timestep, batch.prompt))
+
+
+@torch.no_grad()
+def test_three_reference_rows_equal_the_published_four() -> None:
+    batch, x_t = make_batch(VP)
+    network = make_network()
+    rows = training_free(batch, x_t, network, VP)
+    reference = WinLose.split(network(x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2)))
+    conditions = Conditioning.join([batch.prompt, batch.degraded_prompt])
+    target = WinLose.split(network(x_t.stacked(), batch.timestep.repeat(2), conditions))
+    for ours, published in ((rows.reference, reference), (rows.target, target)):
+        torch.testing.assert_close(ours.stacked(), published.stacked(), rtol=0, atol=1e-6)
+    policy = WinLose(normal(PAIRS, 4, 8, 8, seed=7), normal(PAIRS, 4, 8, 8, seed=8))
+    three = preference_loss(policy, rows.reference, rows.target, beta=10.0)
+    four = preference_loss(policy, reference, target, beta=10.0)
+    torch.testing.assert_close(three.loss, four.loss, rtol=1e-5, atol=1e-5)
+
+
+def test_training_free_at_the_start_moves_only_the_losing_side_along_the_contrast() -> None:
+    batch, x_t = make_batch(VP)
+    network = make_network()
+    with torch.no_grad():
+        rows = training_free(batch, x_t, network, VP)
+    policy = WinLose(rows.reference.win.clone().requires_grad_(), rows.reference.lose.clone().requires_grad_())
+    result = preference_loss(policy, rows.reference, rows.target, beta=16000.0)
+    result.loss.sum().backward()
+    assert torch.equal(result.reference_error.win, torch.zeros(PAIRS))
+    assert policy.win.grad is not None
+    assert policy.lose.grad is not None
+    assert not policy.win.grad.any()
+    with torch.no_grad():
+        contrast = network(x_t.lose, batch.timestep, batch.prompt) - network(
+            x_t.lose, batch.timestep, batch.degraded_prompt
+        )
+    alignment = torch.cosine_similarity(-policy.lose.grad.flatten(1), contrast.flatten(1))
+    torch.testing.assert_close(alignment, torch.ones(PAIRS), rtol=0, atol=1e-5)
+
+
+def test_no_contrast_where_the_degraded_prompt_is_the_prompt() -> None:
+    batch, x_t = make_batch(VP)
+    same = PreferenceBatch(batch.x_0, batch.noise, batch.timestep, batch.prompt, batch.prompt)
+    rows = training_free(same, x_t, Recorder(), VP)
+    assert torch.equal(rows.target.lose, rows.reference.lose)
+
+
+def test_forward_noise_asks_once_for_two_rows_per_pair() -> None:
+    batch, x_t = make_batch(VP)
+    reference = Recorder()
+    rows = forward_noise(batch, x_t, reference, VP)
+    ((asked_x_t, asked_timestep, asked_embeds),) = reference.calls
+    c = batch.prompt.tensors["prompt_embeds"]
+    assert torch.equal(asked_x_t, torch.cat([x_t.win, x_t.lose]))
+    assert torch.equal(asked_timestep, torch.cat([batch.timestep] * 2))
+    assert torch.equal(asked_embeds, torch.cat([c, c]))
+    assert rows.network_evaluations == 2 * PAIRS
+    ask = Recorder()
+    assert torch.equal(rows.reference.lose, ask(x_t.lose, batch.timestep, batch.prompt))
+
+
+def test_forward_noise_targets_are_the_noise_or_the_velocity() -> None:
+    batch, x_t = make_batch(VP)
+    target = forward_noise(batch, x_t, Recorder(), VP).target
+    torch.testing.assert_close(target.win, batch.noise)
+    torch.testing.assert_close(target.lose, batch.noise)
+    batch, x_t = make_batch(FLOW)
+    target = forward_noise(batch, x_t, Recorder(), FLOW).target
+    torch.testing.assert_close(target.win, batch.noise - batch.x_0.win)
+    torch.testing.assert_close(target.lose, batch.noise - batch.x_0.lose)
+
+
+@pytest.mark.parametrize("source", sorted(TARGETS))
+def test_sources_share_one_signature(source: str) -> None:
+    batch, x_t = make_batch(VP)
+    rows = TARGETS[source](batch, x_t, Recorder(), VP)
+    for sides in (rows.target, rows.reference):
+        assert sides.win.shape == sides.lose.shape == batch.noise.shape
