@@ -177,7 +177,7 @@ def test_compare_over_one_seed_is_the_bootstrap_over_prompts() -> None:
 
 
 def test_compare_over_seeds_enumerated() -> None:
-    """Without a prompt effect the resamples are the means of seed draws with repetition, widened by t for three units."""
+    """Without a prompt effect the resamples are the means of seed draws with repetition, widened by t for three."""
     by_seed = np.array([-1.0, 0.0, 1.0])
     result = compare_over_seeds(by_seed[:, None].repeat(4, 1), samples=50_000)
     widening = np.sqrt(3 / 2) * stats.t.ppf(0.975, 2) / stats.norm.ppf(0.975)

@@ -51,7 +51,7 @@ def frechet_distance(features: Array, real_features: Array) -> float:
 
 
 def inception_score(probabilities: Array) -> float:
-    """exp(E[KL(p(class | picture) ‖ p(class))]) (Salimans et al. 2016), from 1 to the number of classes, more is better.
+    """exp(E[KL(p(class | picture) ‖ p(class))]) (Salimans et al. 2016), from 1 to the number of classes, more is good.
 
     Args:
         probabilities: each picture's class probabilities, [N, K], rows adding up to 1. All pictures are one split.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ def sign_flip_test(differences: Array, *, samples: int = 10_000, seed: int = 0) 
         return 1.0
     observed = abs(means.sum()) * (1 - 1e-12)  # equal sums count as hits whatever the order of summation
 
-    def hits(signs: Array) -> Array:
+    def hits(signs: NDArray[Any]) -> NDArray[Any]:
         return np.abs(signs @ means) >= observed
 
     if n < _EXACT_BELOW:
@@ -168,8 +168,8 @@ def win_rate(
     ahead = np.sign(np.asarray(policy, np.float64) - np.asarray(reference, np.float64))
     ahead = ahead if higher_is_better else -ahead
     interval = bootstrap_mean((ahead + 1) / 2, samples=samples, confidence=confidence, seed=seed)
-    counts = (int((ahead == outcome).sum()) for outcome in (1, 0, -1))
-    return WinRate(**interval.as_dict(), **dict(zip(("wins", "ties", "losses"), counts, strict=True)))
+    wins, ties, losses = (int((ahead == outcome).sum()) for outcome in (1, 0, -1))
+    return WinRate(interval.mean, interval.low, interval.high, wins, ties, losses)
 
 
 def _expansion(n: int, confidence: float) -> float:

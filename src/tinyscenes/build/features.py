@@ -101,3 +101,4 @@ def save_features(network: FeatureNetwork, path: Path) -> None:
     """Weights in half precision, as safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.half().contiguous() for name, value in network.state_dict().items()}, path)
+    path.chmod(0o644)  # safetensors makes files that only their owner may read

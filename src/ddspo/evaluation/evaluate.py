@@ -1,0 +1,187 @@
+"""Reference and policies on the same prompts from the same seeds: pictures, scores, evaluation.json.
+
+    OUTPUT/settings.json  images/NAME/*.png  images/NAME/settings.json  scores.jsonl  evaluation.json  cost.json
+
+Every step is resumable: what is there is kept, what is missing is made, other settings are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..files import write_json
+from ..prompts.sources import read_prompts
+from ..recipe import Recipe
+from ..rng import seed_for
+from .features import RealReference, extract_features, why_no_features
+from .scorers import load_scorer
+from .set_metrics import inception_score
+from .summary import REFERENCE, Resampling, categories, failures, score_matrix, summarize_scorer
+from .work import FORMAT, Row, Work
+
+if TYPE_CHECKING:
+    from ..families.pipeline import PipelineFamily
+
+SET_METRICS = ("frechet", "inception_score")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """Where an evaluation lies, and what it found: the content of evaluation.json."""
+
+    folder: Path
+    results: dict[str, Any]
+
+    @property
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Name -> numbers; 'reference' first."""
+        return dict(self.results["models"])
+
+
+def evaluate(
+    recipe: Recipe, policies: dict[str, Path], output: Path, *, family: PipelineFamily | None = None
+) -> EvaluationSummary:
+    """Draw, score and compare; run the same call again after an interruption and it finishes the rest.
+
+    Args:
+        recipe: `model`, `seed` and `evaluation` are used. Between calls on one folder `bootstrap_samples`, `confidence`
+            and `set_metrics` may change; whatever decides pictures or scores may not.
+        policies: name -> folder written by training. A later call may add policies.
+        output: the folder of this evaluation.
+        family: the base, if it is at hand. Its denoiser is loaded afresh: training may have changed the one in memory.
+
+    Raises:
+        UserError: prompts or a policy cannot be read, a policy belongs to another base, a scorer cannot score the
+            prompts, or the folder holds pictures made with other settings.
+    """
+    _check_names(policies)
+    _check_set_metrics(recipe)
+    from ..families.load import load_family
+
+    device = _device() if family is None else str(family.device)
+    family = family or load_family(
+        recipe.model.base,
+        dtype=recipe.model.frozen_dtype,
+        device=device,
+        revision=recipe.model.revision,
+        variant=recipe.model.variant,
+    )
+    settings = recipe.evaluation
+    records = read_prompts(settings.prompts, settings.column, settings.limit, recipe.seed)
+    scorers = {choice: load_scorer(choice, device) for choice in settings.scorers}
+    if not scorers:
+        raise UserError("evaluation.scorers is empty; name at least one, such as 'tinyscenes'")
+    for scorer in scorers.values():
+        scorer.check(records)
+    work = Work(recipe, family, records, scorers, Path(output))
+    for name, folder in {REFERENCE: None, **policies}.items():
+        work.claim(name, folder)
+    work.complete(policies)
+    results = _results(work, work.ordered_rows([REFERENCE, *policies]), policies)
+    write_json(work.output / "evaluation.json", results)
+    work.ledger.save(work.output)
+    return EvaluationSummary(work.output, results)
+
+
+def _check_names(policies: dict[str, Path]) -> None:
+    for name in policies:
+        if name == REFERENCE or not _NAME.fullmatch(name):
+            raise UserError(f"'{name}' cannot name a policy; use letters, digits, '.', '_', '-', and not '{REFERENCE}'")
+
+
+def _check_set_metrics(recipe: Recipe) -> None:
+    for name in recipe.evaluation.set_metrics:
+        if name not in SET_METRICS:
+            raise UserError(f"evaluation.set_metrics: there is no '{name}'; there are {', '.join(SET_METRICS)}")
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _results(work: Work, rows: dict[str, list[Row]], policies: dict[str, Path]) -> dict[str, Any]:
+    """The content of evaluation.json."""
+    evaluation, records = work.recipe.evaluation, work.records
+    how = Resampling(
+        evaluation.bootstrap_samples, evaluation.confidence, seed_for(work.recipe.seed, "evaluate", "bootstrap")
+    )
+    groups = categories(records)
+    models = {name: _model_results(work, rows, name, groups, how) for name in rows}
+    for name, folder in policies.items():
+        models[name]["folder"] = str(folder)
+    sets = _set_results(work, list(rows))
+    for name, numbers in sets.pop("models").items():
+        models[name] |= numbers
+    return {
+        "format": FORMAT,
+        "scorer": next(iter(work.scorers)),
+        "scorers": {
+            choice: {"higher_is_better": scorer.higher_is_better, "description": scorer.description}
+            for choice, scorer in work.scorers.items()
+        },
+        "base": str(work.family.base),
+        "prompts": len(records),
+        "images_per_prompt": evaluation.images_per_prompt,
+        "images": len(rows[REFERENCE]),
+        "confidence": how.confidence,
+        "bootstrap_samples": how.samples,
+        "categories": {name: len(numbers) for name, numbers in groups.items()},
+        **sets,
+        "settings": work.settings,
+        "models": models,
+    }
+
+
+def _model_results(
+    work: Work, rows: dict[str, list[Row]], name: str, groups: dict[str, list[int]], how: Resampling
+) -> dict[str, Any]:
+    """What the scorers say of one model; the first scorer's words stand at the top as well."""
+    prompts = len(work.records)
+    by_scorer = {
+        choice: summarize_scorer(
+            score_matrix(rows[name], choice, prompts),
+            None if name == REFERENCE else score_matrix(rows[REFERENCE], choice, prompts),
+            groups,
+            how,
+            scorer.higher_is_better,
+        )
+        for choice, scorer in work.scorers.items()
+    }
+    return {**next(iter(by_scorer.values())), "failures": failures(rows[name]), "scorers": by_scorer}
+
+
+def _set_results(work: Work, names: Sequence[str]) -> dict[str, Any]:
+    """Fréchet distance and Inception Score of every model, or the reason why there are none."""
+    wanted = work.recipe.evaluation.set_metrics
+    found: dict[str, Any] = {
+        "features": None,
+        "frechet_floor": None,
+        "inception_score_real": None,
+        "notes": work.notes(),
+    }
+    found["models"] = {name: {"frechet": None, "inception_score": None} for name in names}
+    reason = why_no_features(work.records, next(work.images(REFERENCE)).shape[1:])
+    if not wanted or reason:
+        found["notes"] += [reason] if wanted and reason else []
+        return found
+    real = RealReference(work.records, work.recipe.seed, work.recipe.evaluation.images_per_prompt)
+    found |= {"features": real.description}
+    if "frechet" in wanted:
+        found["frechet_floor"] = real.frechet_floor
+    if "inception_score" in wanted:
+        found["inception_score_real"] = real.inception_score_real
+    for name in names:
+        features = extract_features(work.images(name))
+        if "frechet" in wanted:
+            found["models"][name]["frechet"] = real.frechet(features)
+        if "inception_score" in wanted:
+            found["models"][name]["inception_score"] = inception_score(features.probabilities)
+    return found
