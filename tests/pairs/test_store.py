@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,32 @@ def test_a_shard_takes_exactly_its_pairs(tmp_path: Path) -> None:
     x_0 = latents()
     with pytest.raises(ValueError, match="shard 2 takes 1 pairs, found 7 rows and 7 latents"):
         write_shard(Layout(tmp_path, PAIRS, PER_SHARD), 2, x_0, [{}] * 7, Ledger())
+
+
+@pytest.mark.parametrize("renamed", range(3))
+def test_a_shard_that_was_interrupted_between_its_files_is_not_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
+) -> None:
+    layout = write_store(tmp_path / "pairs", skip=2)
+    x_0, calls, replace = latents(), [], os.replace
+
+    def replace_some(source: Path, target: Path) -> None:
+        if len(calls) == renamed:
+            raise KeyboardInterrupt
+        calls.append(target)
+        replace(source, target)
+
+    part = WinLose(x_0.win[6:], x_0.lose[6:])
+    monkeypatch.setattr(os, "replace", replace_some)
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(layout, 2, part, [{"id": "pair-6"}], Ledger())
+    assert len(calls) == renamed
+    assert not is_whole(layout, 2, ["pair-6"])
+    with pytest.raises(UserError, match="shard-00002"):
+        PairStore(tmp_path / "pairs")
+    monkeypatch.undo()
+    write_shard(layout, 2, part, [{"id": "pair-6"}], Ledger())
+    assert is_whole(layout, 2, ["pair-6"])
 
 
 def test_writing_removes_what_a_killed_attempt_left(tmp_path: Path) -> None:

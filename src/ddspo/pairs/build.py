@@ -30,6 +30,7 @@ from .plan import PlannedPair, fingerprint, plan_pairs, read_degraded
 from .store import FORMAT, Layout, is_whole, write_shard
 
 _INDEX_BYTES_PER_PAIR = 1024
+_POLL_SECONDS = 0.5
 _CLAIM_PATIENCE_SECONDS = 600.0
 
 
@@ -95,8 +96,9 @@ def build_pairs(recipe: Recipe, degraded: Path, output: Path, *, family: Family 
     family = family or _load(recipe)
     plan = plan_pairs(prompts, recipe.pairs.count, recipe.seed)
     layout = Layout(output, len(plan), recipe.pairs.pairs_per_shard)
-    _claim(output, _settings(recipe, family, layout, fingerprint(prompts)), process)
     shards = _Shards(layout, plan, family.fingerprint())
+    settings = {**_settings(recipe, family, shards), "degraded_fingerprint": fingerprint(prompts)}
+    _claim(output, settings, process)
 
     mine = process.share(layout.shards)
     missing = [shard for shard in mine if not shards.is_whole(shard)]
@@ -108,7 +110,7 @@ def build_pairs(recipe: Recipe, degraded: Path, output: Path, *, family: Family 
         with progress(sum(sizes.values()), "pairs", "pairs", done=sum(sizes.values()) - to_make) as bar:
             for shard in missing:
                 shards.make(shard, maker, bar)
-    shards.wait_for_all()
+    shards.wait_for(sorted(set(range(layout.shards)) - set(mine)))
     return _summarize(layout, process)
 
 
@@ -136,11 +138,15 @@ class _Shards:
         rows = [maker.index_row(pair, self.reference_fingerprint) for pair in pairs]
         write_shard(self.layout, shard, x_0, rows, cost)
 
-    def wait_for_all(self) -> None:
-        """Return when the shards of all processes are there. Files tell: no process group, so no time limit."""
-        for shard in range(self.layout.shards):
+    def wait_for(self, shards: Sequence[int]) -> None:
+        """Return when these shards of other processes are there. Files tell: no process group, so no time limit."""
+        told = False
+        for shard in shards:
             while not self.is_whole(shard):
-                time.sleep(0.5)
+                if not told:
+                    announce("pairs: waiting for the shards of the other processes")
+                    told = True
+                time.sleep(_POLL_SECONDS)
 
 
 def _load(recipe: Recipe) -> Family:
@@ -156,15 +162,14 @@ def _latent_shape(recipe: Recipe, family: Family) -> tuple[int, int, int]:
     return family.latent_shape(recipe.model.height_px, recipe.model.width_px)
 
 
-def _settings(recipe: Recipe, family: Family, layout: Layout, degraded_fingerprint: str) -> dict[str, Any]:
-    """Everything that decides a bit of the result."""
+def _settings(recipe: Recipe, family: Family, shards: _Shards) -> dict[str, Any]:
+    """Everything but the prompts that decides a bit of the result."""
     return {
         "format": FORMAT,
-        "count": layout.pairs,
-        "pairs_per_shard": layout.pairs_per_shard,
+        "count": shards.layout.pairs,
+        "pairs_per_shard": shards.layout.pairs_per_shard,
         "seed": recipe.seed,
-        "degraded_fingerprint": degraded_fingerprint,
-        "reference_fingerprint": family.fingerprint(),
+        "reference_fingerprint": shards.reference_fingerprint,
         "dtype": str(family.dtype),
         "latent_shape": list(_latent_shape(recipe, family)),
         "sampling": recipe.pairs.sampling.model_dump(mode="json"),
@@ -182,7 +187,7 @@ def _claim(folder: Path, settings: dict[str, Any], process: Process) -> None:
     else:
         give_up = time.monotonic() + _CLAIM_PATIENCE_SECONDS
         while not (record.exists() and read_json(record) == settings) and time.monotonic() < give_up:
-            time.sleep(0.2)
+            time.sleep(_POLL_SECONDS)
     claim_folder(folder, settings, "pairs")
 
 
@@ -200,14 +205,14 @@ def _announce(needs: PairsEstimate, layout: Layout, to_make: int, process: Proce
 def _summarize(layout: Layout, process: Process) -> PairsSummary:
     """Add up the costs of the shards: each counts once, however often the work was interrupted."""
     costs = [read_json(layout.cost(shard)) for shard in range(layout.shards)]
-    total = Ledger(sum(cost["network_evaluations"] for cost in costs), sum(cost["seconds"] for cost in costs))
+    evaluations, seconds = (sum(cost[key] for cost in costs) for key in ("network_evaluations", "seconds"))
     if process.is_main:
-        total.save(layout.folder)
+        Ledger(evaluations, seconds).save(layout.folder)
     return PairsSummary(
         folder=layout.folder,
         pairs=layout.pairs,
         shards=layout.shards,
-        network_evaluations=total.network_evaluations,
-        seconds=total.seconds,
+        network_evaluations=evaluations,
+        seconds=seconds,
         bytes_on_disk=sum(path.stat().st_size for path in layout.folder.glob("shard-*")),
     )

@@ -1,0 +1,105 @@
+"""Interrupted, torn or repeated: the same command ends in the same bits, and nothing is paid for twice."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddspo.errors import UserError
+from ddspo.families.load import load_family
+from ddspo.pairs.build import build_pairs
+from ddspo.pairs.store import PairStore
+from helpers.pair_making import STEPS, Spy, contents, small_recipe, write_degraded
+from helpers.tiny_pipelines import tiny_sd
+
+
+def test_the_same_again_makes_nothing_and_changes_nothing(tmp_path: Path, family: Any, degraded: Path) -> None:
+    first = build_pairs(small_recipe(), degraded, tmp_path / "pairs", family=family)
+    before = contents(tmp_path / "pairs")
+    second = build_pairs(small_recipe(), degraded, tmp_path / "pairs", family=Spy(family, stop_at=0))
+    assert (contents(tmp_path / "pairs"), second) == (before, first)
+
+
+@pytest.mark.parametrize("damage", ["delete", "tear", "empty"])
+def test_any_lost_or_torn_file_is_made_again_bit_for_bit(
+    tmp_path: Path, family: Any, degraded: Path, damage: str
+) -> None:
+    folder = tmp_path / "pairs"
+    cost = build_pairs(small_recipe(), degraded, folder, family=family).network_evaluations
+    whole = contents(folder)
+    for path in sorted(folder.glob("shard-*")):
+        content = path.read_bytes()
+        path.unlink() if damage == "delete" else path.write_bytes(
+            content[: len(content) // 2] if damage == "tear" else b""
+        )
+        again = build_pairs(small_recipe(), degraded, folder, family=family)
+        assert contents(folder) == whole, path.name
+        assert again.network_evaluations == cost, path.name
+
+
+@pytest.mark.parametrize("stop_at", range(1, 9))
+def test_an_interruption_anywhere_changes_no_bit_and_is_not_paid_twice(
+    tmp_path: Path, family: Any, degraded: Path, stop_at: int
+) -> None:
+    unbroken = build_pairs(small_recipe(), degraded, tmp_path / "unbroken", family=family)
+    with pytest.raises(KeyboardInterrupt):
+        build_pairs(small_recipe(), degraded, tmp_path / "pairs", family=Spy(family, stop_at))
+    with pytest.raises(UserError, match="run the same `ddspo pairs` command again"):
+        PairStore(tmp_path / "pairs")
+    resumed = build_pairs(small_recipe(), degraded, tmp_path / "pairs", family=family)
+    assert contents(tmp_path / "pairs") == contents(tmp_path / "unbroken")
+    assert resumed.network_evaluations == unbroken.network_evaluations
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_at_any_moment(tmp_path: Path, family: Any, degraded: Path) -> None:
+    made = small_recipe(count=12)
+    build_pairs(made, degraded, tmp_path / "unbroken", family=family)
+    folder, attempts, moments = tmp_path / "pairs", 0, random.Random(0)
+    while len(list(folder.glob("shard-*.safetensors"))) < 6 and attempts < 40:
+        child = multiprocessing.get_context("fork").Process(
+            target=build_pairs, args=(made, degraded, folder), kwargs={"family": family}
+        )
+        child.start()
+        child.join(timeout=moments.uniform(0.02, 0.5))
+        os.kill(child.pid, signal.SIGKILL) if child.is_alive() else None
+        child.join()
+        attempts += 1
+    assert attempts > 1
+    summary = build_pairs(made, degraded, folder, family=family)
+    assert contents(folder) == contents(tmp_path / "unbroken")
+    assert summary.network_evaluations == 12 * STEPS * 4
+
+
+def test_other_settings_are_refused_with_the_difference(tmp_path: Path, family: Any, degraded: Path) -> None:
+    build_pairs(small_recipe(), degraded, tmp_path / "pairs", family=family)
+    before = contents(tmp_path / "pairs")
+    other = small_recipe(steps=4, guidance_scale=5.0)
+    with pytest.raises(UserError) as caught:
+        build_pairs(other, degraded, tmp_path / "pairs", family=family)
+    assert "sampling.steps: 3 there, 4 now; sampling.guidance_scale: 3.0 there, 5.0 now" in str(caught.value)
+    write_degraded(degraded, [("red cat", ["cat"])])
+    with pytest.raises(UserError, match=r"count: 5 there, 1 now; degraded_fingerprint: "):
+        build_pairs(small_recipe(), degraded, tmp_path / "pairs", family=family)
+    assert contents(tmp_path / "pairs") == before
+
+
+def test_another_reference_is_refused(tmp_path: Path, family: Any, degraded: Path) -> None:
+    build_pairs(small_recipe(), degraded, tmp_path / "pairs", family=family)
+    other = load_family(str(tiny_sd(tmp_path / "base", scheduler="ddim", seed=1)))
+    with pytest.raises(UserError, match="reference_fingerprint"):
+        build_pairs(small_recipe(), degraded, tmp_path / "pairs", family=other)
+    with pytest.raises(UserError, match="another reference"):
+        PairStore(tmp_path / "pairs").check_reference(other.fingerprint())
+
+
+def test_an_attempt_that_made_nothing_binds_nobody(tmp_path: Path, family: Any, degraded: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_pairs(small_recipe(batch_images=100), degraded, tmp_path / "pairs", family=Spy(family, stop_at=0))
+    assert build_pairs(small_recipe(batch_images=2), degraded, tmp_path / "pairs", family=family).pairs == 5
