@@ -9,8 +9,9 @@ import pytest
 
 from ddspo.errors import UserError
 from ddspo.prompts.removal import RemovalDegrader
-from ddspo.prompts.scenes import EDITS, ScenesDegrader, meaning
+from ddspo.prompts.scenes import ScenesDegrader
 from ddspo.prompts.variants import UnusableError
+from tinyscenes.edits import EDITS, meaning
 from tinyscenes.language import parse, speak
 from tinyscenes.scenes import CATEGORIES, sample_description
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class Accuracy:
         return f"exact {self.overall:.3f} | {parts} | {wrong}"
 
 
-def test_descriptions(per_category: int, seed: int) -> list[tuple[str, Description]]:
+def probe_descriptions(per_category: int, seed: int) -> list[tuple[str, Description]]:
     """(category, description), the same number of each category."""
     rng = np.random.default_rng([seed, 4])
     return [(category, sample_description(rng, category)) for category in CATEGORIES for _ in range(per_category)]
@@ -97,6 +97,3 @@ def prompts_of(described: Sequence[tuple[str, Description]]) -> list[str]:
     return [speak(description) for _, description in described]
 
 
-def without(description: Description, **cleared: None) -> Description:
-    """The description with these attributes unsaid for every thing."""
-    return replace(description, things=tuple(replace(thing, **cleared) for thing in description.things))

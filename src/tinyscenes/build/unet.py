@@ -23,12 +23,12 @@ from .vae import LATENT_CHANNELS, to_tensor
 
 
 def new_unet() -> UNet2DConditionModel:
-    """Untrained UNet, 2.8M parameters, cross-attention at both levels."""
+    """Untrained UNet, 2.5M parameters, cross-attention at both levels."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 96),
+        block_out_channels=(48, 96),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
