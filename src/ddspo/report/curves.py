@@ -1,0 +1,105 @@
+"""Which curves the report draws, and the line under each that says how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .charts import LineChart, Series
+from .data import RunData, finite
+from .health import LOG_2
+
+#: key, title, how to read it, logarithmic, guides
+_CURVES: tuple[tuple[str, str, str, bool, tuple[tuple[float, str], ...]], ...] = (
+    ("loss", "Loss", "Starts at log 2 when policy = reference. Falling is expected and proves little: it is blind to shared drift.",
+     False, ((LOG_2, "log 2"),)),
+    ("margin", "Margin", "Should rise from 0 and level off at a few units. A runaway margin means beta or rate is too large.",
+     False, ((0.0, ""),)),
+    ("accuracy", "Accuracy", "Share of pairs with a positive margin. A healthy run settles well above one half.",
+     False, ((0.5, "chance"),)),
+    ("win_drift", "Win drift", "Squared distance from the reference on winning pictures. Lower is better: this side is the anchor.",
+     True, ()),
+    ("lose_drift", "Lose drift", "The same on losing pictures. It should stand clearly above win drift; that gap is what is learned.",
+     True, ()),
+    ("drift_over_contrast", "Drift over contrast", "Larger drift divided by contrast. Below 1 is calm, above 10 pictures suffer.",
+     True, ((1.0, "contrast"), (10.0, "sick"))),
+    ("contrast", "Contrast", "Mean d²: how far apart prompt and degraded prompt are for the reference. Flat; it depends on pairs only.",
+     False, ()),
+    ("saturation", "Saturation", "Mean σ(−margin), the weight a pair still has. Starts at 0.5; near 0 the pairs teach nothing more.",
+     False, ((0.5, "start"),)),
+    ("gradient_norm", "Gradient norm", "Before clipping. Spikes that grow are an early sign of trouble; steady noise is normal.",
+     True, ()),
+    ("learning_rate", "Learning rate", "As applied, after warm-up and schedule.", False, ()),
+)
+_FIXED_RANGES = {"accuracy": (0.0, 1.0), "saturation": (0.0, 0.56)}
+BUCKETS = 10
+
+
+def _series(data: RunData, rows_of: dict[str, list[tuple[float, float]]]) -> list[Series]:
+    tones = data.tones
+    return [Series(name, tones[name], points) for name, points in rows_of.items() if points]
+
+
+def _value(row: dict[str, Any], key: str) -> float | None:
+    if key != "drift_over_contrast":
+        return finite(row.get(key))
+    win, lose, contrast = (finite(row.get(name)) for name in ("win_drift", "lose_drift", "contrast"))
+    return max(win, lose) / contrast if win is not None and lose is not None and contrast else None
+
+
+def _points(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [(float(row["step"]), value) for row in rows if (value := _value(row, key)) is not None]
+
+
+def curves(data: RunData) -> list[LineChart]:
+    """One chart per recorded metric, policy and baselines together; metrics that nobody recorded are left out."""
+    charts = []
+    for key, title, reading, log, guides in _CURVES:
+        series = _series(data, {name: _points(rows, key) for name, rows in data.metrics.items()})
+        if series:
+            charts.append(
+                LineChart(f"curve-{key}", title, reading, series, log, guides, y_range=_FIXED_RANGES.get(key))
+            )
+    return charts
+
+
+def _bucket(row: dict[str, Any], index: int) -> float | None:
+    buckets = row.get("margin_by_timestep")
+    return finite(buckets[index]) if isinstance(buckets, list) and index < len(buckets) else None
+
+
+def bucket_charts(data: RunData) -> list[LineChart]:
+    """Margin by tenth of the schedule as small multiples on one common scale; empty when nobody recorded it."""
+    points = [
+        {
+            name: [(float(row["step"]), value) for row in rows if (value := _bucket(row, index)) is not None]
+            for name, rows in data.metrics.items()
+        }
+        for index in range(BUCKETS)
+    ]
+    known = sorted(y for by_model in points for line in by_model.values() for _, y in line)
+    if not known:
+        return []
+    # Single steps are noisy in a tenth of a batch: the common scale leaves out the outermost hundredth.
+    cut = len(known) // 100
+    low, high = min(0.0, known[cut]), max(0.0, known[-1 - cut])
+    air = (high - low) * 0.06 or 1.0
+    return [
+        LineChart(
+            f"bucket-{index}",
+            f"Timesteps {index * 10}–{index * 10 + 10} %",
+            "",
+            _series(data, by_model),
+            guides=((0.0, ""),),
+            width=220,
+            height=130,
+            compact=True,
+            y_range=(low - air, high + air),
+        )
+        for index, by_model in enumerate(points)
+    ]
+
+
+def legend(data: RunData) -> list[tuple[str, str]]:
+    """(name, tone) of every model that has curves."""
+    return [(name, data.tones[name]) for name in data.metrics]

@@ -1,0 +1,218 @@
+"""What the numbers say, in one plain sentence with its interval, and the tables and charts of the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .axes import MISSING, number
+from .data import POLICY, REFERENCE, RunData, finite
+from .forest import ForestRow, Interval
+
+_MINUS = "\N{MINUS SIGN}"
+_NARROW = "\N{NARROW NO-BREAK SPACE}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How scores are written: shares as percent and percentage points, others as plain numbers."""
+
+    percent: bool
+    scorer: str
+    higher_is_better: bool = True
+
+    def value(self, value: float | None) -> str:
+        """One score: '48.9 %' or '0.271'."""
+        if value is None:
+            return MISSING
+        return f"{value * 100:.1f}{_NARROW}%" if self.percent else number(value)
+
+    def change(self, value: float | None, unit: bool = False) -> str:
+        """A difference with its sign: '+7.7' (points) or '+0.012'."""
+        if value is None:
+            return MISSING
+        text = f"{abs(value) * 100:.1f}" if self.percent else number(abs(value))
+        sign = "" if not text.strip("0.") else "+" if value > 0 else _MINUS
+        return f"{sign}{text}" + (" points" if unit and self.percent else "")
+
+    def interval(self, interval: Interval) -> str:
+        """'+7.7 [+5.1, +10.3]'."""
+        if interval.low is None or interval.high is None:
+            return f"{self.change(interval.mean)} [no interval]"
+        return f"{self.change(interval.mean)} [{self.change(interval.low)}, {self.change(interval.high)}]"
+
+    def tick(self, value: float) -> str:
+        """A difference on an axis."""
+        text = f"{abs(value) * 100:g}" if self.percent else f"{abs(value):g}"
+        return text if value == 0 else f"{'+' if value > 0 else _MINUS}{text}"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One category (or all): scores of every model, and the policy's difference."""
+
+    label: str
+    prompts: int | None
+    values: Sequence[str]
+    difference: str
+    direction: int
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The comparison as the page shows it."""
+
+    word: str
+    tone: str
+    sentence: str
+    detail: str
+    caveats: Sequence[str]
+    rows: Sequence[TableRow] = field(default=())
+    forest: Sequence[ForestRow] = field(default=())
+
+
+def unit_of(data: RunData) -> Unit:
+    """Percent when every picture scores 0 or 1, as exact scorers do."""
+    scorer = str(data.evaluation.get("scorer") or "score")
+    scores = {finite(row.get("score")) for row in data.scores}
+    percent = scores <= {0.0, 1.0} if scores else scorer == "tinyscenes"
+    scorers = data.evaluation.get("scorers")
+    about = scorers.get(scorer) if isinstance(scorers, dict) else None
+    higher = about.get("higher_is_better", True) if isinstance(about, dict) else True
+    return Unit(percent, scorer, bool(higher))
+
+
+def interval_of(value: Any) -> Interval | None:
+    """{"mean", "low", "high"} as an interval; None without a mean."""
+    if not isinstance(value, dict) or finite(value.get("mean")) is None:
+        return None
+    return Interval(float(value["mean"]), finite(value.get("low")), finite(value.get("high")))
+
+
+def main_policy(data: RunData) -> str | None:
+    """The evaluated model that the report is about: 'policy', else the first that is not the reference."""
+    names = [name for name in data.models if name != REFERENCE]
+    return POLICY if POLICY in names else names[0] if names else None
+
+
+def level(model: dict[str, Any], category: str | None = None) -> float | None:
+    """A model's mean score, overall or in one category."""
+    value = model.get("overall") if category is None else (model.get("categories") or {}).get(category)
+    interval = interval_of(value)
+    return interval.mean if interval else None
+
+
+def categories_of(data: RunData) -> list[str]:
+    """Categories in the order of the evaluation."""
+    categories = data.evaluation.get("categories")
+    return [str(name) for name in categories] if isinstance(categories, dict) else []
+
+
+def label(category: str) -> str:
+    """'two_objects' as people write it."""
+    return category.replace("_", " ")
+
+
+def oriented(interval: Interval, unit: Unit) -> int:
+    """1 better, -1 worse, 0 not clear, whichever way the scorer points."""
+    return interval.direction if unit.higher_is_better else -interval.direction
+
+
+def judge_run(data: RunData, unit: Unit) -> Verdict:
+    """Compose the verdict from evaluation.json."""
+    name = main_policy(data)
+    difference = interval_of(data.models[name].get("difference")) if name else None
+    if name is None or difference is None:
+        return Verdict("Not evaluated", "unknown", "No verdict yet: the policy has not been compared with its base.",
+                       "What the run holds so far is shown below.", ())
+    direction = oriented(difference, unit)
+    word, tone = {1: ("Better", "gain"), -1: ("Worse", "loss"), 0: ("No clear difference", "even")}[direction]
+    return Verdict(
+        word, tone, _sentence(data, name, unit, direction), _detail(data, name, unit, difference),
+        _caveats(data, name, unit), _table(data, name, unit), _forest(data, name, unit),
+    )
+
+
+def _sentence(data: RunData, name: str, unit: Unit, direction: int) -> str:
+    before, after = level(data.models.get(REFERENCE, {})), level(data.models[name])
+    if unit.scorer == "tinyscenes":
+        what = "pictures that match their prompt exactly"
+    else:
+        what = f"pictures that pass {unit.scorer}" if unit.percent else f"mean {unit.scorer} score"
+    share = "the share of " if unit.percent else "the "
+    if direction == 0:
+        return f"The data do not tell policy and base apart: {share}{what} is {unit.value(before)} before and {unit.value(after)} after."
+    moved = "rose" if (after or 0) > (before or 0) else "fell"
+    return f"{share[0].upper()}{share[1:]}{what} {moved} from {unit.value(before)} to {unit.value(after)}."
+
+
+def _detail(data: RunData, name: str, unit: Unit, difference: Interval) -> str:
+    evaluation = data.evaluation
+    text = f"Difference {unit.change(difference.mean, unit=True)}"
+    confidence = finite(evaluation.get("confidence")) or 0.95
+    if difference.low is not None and difference.high is not None:
+        text += f", {confidence * 100:g}{_NARROW}% interval {unit.change(difference.low)} to {unit.change(difference.high)}"
+    text += "."
+    prompts, each = finite(evaluation.get("prompts")), finite(evaluation.get("images_per_prompt"))
+    if prompts:
+        kind = "held-out " if str(data.setting("evaluation", "prompts") or "").endswith(":heldout") else ""
+        pictures = "one picture" if each in (None, 1) else f"{each:g} pictures"
+        text += f" Paired over {prompts:,.0f} {kind}prompts, {pictures} each, same seeds for both."
+    p_value = finite(data.models[name]["difference"].get("p_value"))
+    if p_value is not None:
+        text += f" Sign-flip test p = {number(p_value, 2)}." if p_value >= 1e-3 else " Sign-flip test p < 0.001."
+    return text
+
+
+def _caveats(data: RunData, name: str, unit: Unit) -> list[str]:
+    notes = []
+    before, after = (finite(data.models.get(key, {}).get("frechet")) for key in (REFERENCE, name))
+    if before and after and after > before * 1.1:
+        notes.append(f"The set of pictures moved away from real ones: Fréchet distance rose from {number(before)} to {number(after)}.")
+    differences = data.models[name].get("category_differences") or {}
+    worse = [
+        label(category)
+        for category in categories_of(data)
+        if (interval := interval_of(differences.get(category))) and oriented(interval, unit) < 0
+    ]
+    if worse:
+        notes.append(f"Clearly worse in {', '.join(worse)}.")
+    return notes
+
+
+def _table(data: RunData, name: str, unit: Unit) -> list[TableRow]:
+    models, policy = data.models, data.models[name]
+    differences = policy.get("category_differences") or {}
+    counts = data.evaluation.get("categories") or {}
+    rows = []
+    for category in [None, *categories_of(data)]:
+        interval = interval_of(policy.get("difference") if category is None else differences.get(category))
+        prompts = finite(data.evaluation.get("prompts") if category is None else counts.get(category))
+        rows.append(
+            TableRow(
+                "All prompts" if category is None else label(category),
+                int(prompts) if prompts is not None else None,
+                [unit.value(level(model, category)) for model in models.values()],
+                unit.interval(interval) if interval else MISSING,
+                oriented(interval, unit) if interval else 0,
+                strong=category is None,
+            )
+        )
+    return rows
+
+
+def _forest(data: RunData, name: str, unit: Unit) -> list[ForestRow]:
+    rows = []
+    others = [model for model in data.models if model not in (REFERENCE, name)]
+    for model in [name, *others]:
+        interval = interval_of(data.models[model].get("difference"))
+        if interval:
+            tone = "" if model == name else data.tones[model]
+            rows.append(ForestRow("All prompts" if model == name else f"{model}, all", interval, strong=model == name, tone=tone))
+    differences = data.models[name].get("category_differences") or {}
+    for category in categories_of(data):
+        if interval := interval_of(differences.get(category)):
+            rows.append(ForestRow(label(category), interval))
+    return rows
