@@ -1,7 +1,7 @@
-"""Direct Diffusion Score Preference Optimization: align a text-to-image diffusion model with its prompts, without labels.
+"""Direct Diffusion Score Preference Optimization: align a text-to-image model with its prompts, without labels.
 
-The road, one function each: `degrade_prompts`, `build_pairs`, `train`, `evaluate`, `build_report`; `align` walks all of it.
-Names load on first use, so `import ddspo` itself is light.
+The road, one function each: `degrade_prompts`, `build_pairs`, `train`, `evaluate`, `build_report`; `align` walks all
+of it. Names load on first use, so `import ddspo` itself is light.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .align import align
+    from .alignment import align
     from .errors import UserError
     from .evaluation.evaluate import evaluate
     from .objectives.preference import preference_loss
@@ -39,7 +39,7 @@ __all__ = [
 _HOME = {
     "Recipe": "recipe",
     "UserError": "errors",
-    "align": "align",
+    "align": "alignment",
     "build_pairs": "pairs.build",
     "build_report": "report",
     "degrade_prompts": "prompts.degrade",

@@ -1,7 +1,7 @@
 """The whole road from one recipe: degrade, pairs, train, baselines, evaluate, report, each resumable.
 
-    runs/NAME/  recipe.yaml  settings.json  environment.json  degraded.jsonl  pairs/  policy_run/  baselines/NAME/  scores/
-                report.html  summary.json  costs.json
+    runs/NAME/  recipe.yaml  settings.json  environment.json  costs.json
+                degraded.jsonl  pairs/  policy_run/  baselines/NAME/  scores/  report.html  summary.json
 
 (The module is not called `align`, because `ddspo.align` is the function.)
 """
@@ -28,13 +28,12 @@ POLICY_RUN = "policy_run"
 BASELINES = "baselines"
 SCORES = "scores"
 
-# What may differ when a run is resumed: it does not change what the run folder is about. Stages check their own settings.
+# What may differ when a run is taken up again, as far as the folder is concerned; stages check their own settings.
 _NOT_IDENTITY: dict[str, Any] = {
     "name": True,
     "output": True,
     "baselines": True,
     "evaluation": True,
-    "pairs": {"sampling": {"batch_images"}},
     "training": {
         "micro_batch_pairs",
         "gradient_checkpointing",
@@ -48,7 +47,7 @@ _NOT_IDENTITY: dict[str, Any] = {
 
 
 def open_run(recipe: Recipe) -> Path:
-    """Make `recipe.output` the home of this run, or check that it already is; recipe and environment are written into it.
+    """Make `recipe.output` the home of this run, with recipe and environment inside, or check that it already is.
 
     Raises:
         UserError: the folder holds another run (the difference is told) or other files, or cannot be made.
@@ -174,13 +173,19 @@ def align(recipe: Recipe, *, say: Callable[[str], None] = print) -> Path:
         say(f"[{number}/{len(stages)}] {name:<24} {time.monotonic() - stage_started:8.1f} s  {result}")
         write_json(run / "costs.json", total_costs(recipe, run))
     costs = total_costs(recipe, run)["total"]
-    say(f"in all {time.monotonic() - started:.1f} s now; this run has cost {costs['network_evaluations']:,.0f} F so far")
+    say(
+        f"in all {time.monotonic() - started:.1f} s now; this run has cost {costs['network_evaluations']:,.0f} F so far"
+    )
     return run / "report.html"
 
 
 def total_costs(recipe: Recipe, run: Path) -> dict[str, dict[str, float]]:
     """{stage: {"seconds", "network_evaluations"}} of the stages that have a cost file, and their sum as "total"."""
-    places = {"degrade": run / "degraded.cost.json", "pairs": run / PAIRS / COST_FILE, "train": run / POLICY_RUN / COST_FILE}
+    places = {
+        "degrade": run / "degraded.cost.json",
+        "pairs": run / PAIRS / COST_FILE,
+        "train": run / POLICY_RUN / COST_FILE,
+    }
     places |= {f"baseline {name}": run / BASELINES / name / COST_FILE for name in recipe.baselines}
     places["evaluate"] = run / SCORES / COST_FILE
     costs = {name: read_json(path) for name, path in places.items() if path.is_file()}

@@ -63,9 +63,12 @@ def read_base_facts(model: Model) -> BaseFacts | None:
         return None
     denoiser = next((folder / name for name in _DENOISERS if (folder / name / "config.json").is_file()), None)
     if denoiser is None or not (folder / "model_index.json").is_file():
-        raise UserError(f"model.base: {folder} is not a diffusers folder (model_index.json and a unet or transformer folder)")
+        raise UserError(
+            f"model.base: {folder} is not a diffusers folder (model_index.json and a unet or transformer folder)"
+        )
     config, vae, scheduler = (
-        _optional(path) for path in (denoiser / "config.json", folder / "vae/config.json", folder / "scheduler/scheduler_config.json")
+        _optional(path)
+        for path in (denoiser / "config.json", folder / "vae/config.json", folder / "scheduler/scheduler_config.json")
     )
     size = config.get("sample_size", 64)
     return BaseFacts(
@@ -85,7 +88,9 @@ def _local_folder(model: Model) -> Path | None:
     if Path(model.base).is_dir():
         return Path(model.base)
     if model.base.count("/") != 1 or model.base.startswith((".", "/", "~")):
-        raise UserError(f"model.base: {model.base} is neither a folder, nor a Hugging Face id (owner/name), nor 'tinyscenes'")
+        raise UserError(
+            f"model.base: {model.base} is neither a folder, nor a Hugging Face id (owner/name), nor 'tinyscenes'"
+        )
     from huggingface_hub import try_to_load_from_cache
 
     index = try_to_load_from_cache(model.base, "model_index.json", revision=model.revision)

@@ -33,11 +33,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a YAML file, or a bundled name such as tinyscenes")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one field: --set training.max_steps=20; repeatable")
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="a YAML file, or a bundled name such as tinyscenes")
 ]
-OutputOption = Annotated[Path | None, typer.Option("--output", metavar="FOLDER", help="the run folder; default: the recipe's")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="change one field: --set training.max_steps=20; repeatable"),
+]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", metavar="FOLDER", help="the run folder; default: the recipe's")
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="print the resolved recipe and what it will cost, and do nothing")
 ]
@@ -93,7 +98,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
 ) -> None:
     # The libraries' notices about optional parts that are not used here would drown our own lines.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -146,10 +153,12 @@ def pairs(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     output: OutputOption = None,
-    degraded: Annotated[Path | None, typer.Option(metavar="FILE", help="default: degraded.jsonl in the run folder")] = None,
+    degraded: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="default: degraded.jsonl in the run folder")
+    ] = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """degraded.jsonl -> pairs/: the reference draws a winning and a losing picture per pair. Under torchrun: shared work."""
+    """degraded.jsonl -> pairs/: the reference draws both sides of every pair. Under torchrun: shared work."""
     settings = _recipe(recipe, overrides, output)
     if dry_run:
         return _print_plan(settings, "pairs")
@@ -165,7 +174,9 @@ def train(
     overrides: SetOption = None,
     output: OutputOption = None,
     pairs: Annotated[Path | None, typer.Option(metavar="FOLDER", help="default: pairs/ in the run folder")] = None,
-    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="train this baseline instead of the policy")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="train this baseline instead of the policy")
+    ] = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """pairs/ -> policy_run/policy: train the policy, or one baseline. Under torchrun: shared work."""

@@ -1,4 +1,4 @@
-"""What a recipe will cost before anything runs: network evaluations, disk and memory per stage, from files' headers only.
+"""What a recipe will cost, before anything runs: network evaluations, disk and memory per stage.
 
 F is one forward of the denoiser on one sample, a backward counts as 2F (`ledger.py`).
 
@@ -67,7 +67,8 @@ class Plan:
         """The resolved recipe and a table of the stages."""
         rows = [("stage", "evaluations (F)", "disk", "memory", "work")]
         rows += [
-            (s.name, _count(s.network_evaluations), _size(s.disk_bytes), _size(s.memory_bytes), s.work) for s in self.stages
+            (s.name, _count(s.network_evaluations), _size(s.disk_bytes), _size(s.memory_bytes), s.work)
+            for s in self.stages
         ]
         if len(self.stages) > 1:
             disk = sum(stage.disk_bytes for stage in self.stages if stage.disk_bytes is not None)
@@ -77,7 +78,9 @@ class Plan:
         for name, cost, space, memory, work in rows:
             line = f"{name:<{widths[0]}}  {cost:>{widths[1]}}  {space:>{widths[2]}}  {memory:>{widths[3]}}  {work}"
             lines.append(line.rstrip())
-        lines.append("F: one forward of the denoiser on one sample; a backward counts as 2F. Memory: without activations.")
+        lines.append(
+            "F: one forward of the denoiser on one sample; a backward counts as 2F. Memory: without activations."
+        )
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -86,7 +89,9 @@ def make_plan(recipe: Recipe) -> Plan:
     notes: list[str] = []
     facts = read_base_facts(recipe.model)
     if facts is None:
-        notes.append(f"model {recipe.model.base} is not on this machine yet: disk and memory are known after the download")
+        notes.append(
+            f"model {recipe.model.base} is not on this machine yet: disk and memory are known after the download"
+        )
     prompts = _prompt_count(recipe, notes)
     pairs = recipe.pairs.count or prompts
     stages = [
@@ -107,7 +112,9 @@ def _prompt_count(recipe: Recipe, notes: list[str]) -> int | None:
     prompts = recipe.prompts
     embedded = prompts.source.startswith("tinyscenes:")
     if not embedded and not Path(prompts.source).exists():
-        notes.append(f"prompt file {prompts.source} does not exist yet" + (f"; {prompts.limit} assumed" if prompts.limit else ""))
+        notes.append(
+            f"prompt file {prompts.source} does not exist yet" + (f"; {prompts.limit} assumed" if prompts.limit else "")
+        )
         return prompts.limit
     if prompts.limit is not None and not embedded:
         return prompts.limit
@@ -158,8 +165,14 @@ def _pairs_stage(recipe: Recipe, facts: BaseFacts | None, pairs: int | None) -> 
 def _training_stage(recipe: Recipe, facts: BaseFacts | None, name: str) -> StagePlan:
     training = recipe.training
     cost = training_cost(recipe)
-    method = "denoising" if recipe.objective.name == "denoising" else f"{recipe.target.source}, beta {recipe.objective.beta:g}"
-    work = f"{training.max_steps} steps x {training.global_batch_pairs} pairs x {cost}F, {training.parameters}, {method}"
+    method = (
+        "denoising"
+        if recipe.objective.name == "denoising"
+        else f"{recipe.target.source}, beta {recipe.objective.beta:g}"
+    )
+    work = (
+        f"{training.max_steps} steps x {training.global_batch_pairs} pairs x {cost}F, {training.parameters}, {method}"
+    )
     evaluations = training.max_steps * training.global_batch_pairs * cost
     if facts is None:
         return StagePlan(name, work, evaluations)
@@ -170,7 +183,9 @@ def _training_stage(recipe: Recipe, facts: BaseFacts | None, name: str) -> Stage
     if recipe.objective.name == "denoising" and training.parameters == "full":
         frozen = 0
     checkpoints = min(training.keep_checkpoints, math.ceil(training.max_steps / training.checkpoint_every_steps))
-    return StagePlan(name, work, evaluations, checkpoints * checkpoint + 4 * trained, frozen + 4 * trained * (4 + averages))
+    return StagePlan(
+        name, work, evaluations, checkpoints * checkpoint + 4 * trained, frozen + 4 * trained * (4 + averages)
+    )
 
 
 def trained_parameters(training: Training, facts: BaseFacts) -> int:
@@ -184,7 +199,8 @@ def _evaluation_stage(recipe: Recipe, facts: BaseFacts | None, notes: list[str])
     evaluation = recipe.evaluation
     prompts = _evaluation_prompt_count(recipe, notes)
     models = 2 + len(recipe.baselines)
-    work = f"{_count(prompts)} prompts x {evaluation.images_per_prompt} x {models} models, {_sampling_text(evaluation.sampling)}"
+    drawing = _sampling_text(evaluation.sampling)
+    work = f"{_count(prompts)} prompts x {evaluation.images_per_prompt} x {models} models, {drawing}"
     if prompts is None:
         return StagePlan("evaluate", work, None)
     pictures = prompts * evaluation.images_per_prompt * models

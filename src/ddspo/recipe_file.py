@@ -23,9 +23,7 @@ def bundled_recipes() -> list[str]:
     return sorted(path.stem for path in BUNDLED.glob("*.yaml"))
 
 
-def load_recipe(
-    path_or_name: str | Path, overrides: Sequence[str] = (), *, output: str | Path | None = None
-) -> Recipe:
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, output: str | Path | None = None) -> Recipe:
     """A checked recipe.
 
     Args:
@@ -43,7 +41,9 @@ def load_recipe(
         apply_override(data, override)
     if output is not None:
         data["output"] = str(output)
-    data = {key: value for key, value in data.items() if value is not None}  # a section whose lines are all commented out
+    data = {
+        key: value for key, value in data.items() if value is not None
+    }  # a section whose lines are all commented out
     data.setdefault("name", path.stem)
     data.setdefault("output", f"runs/{data['name']}")
     _share_batch_sizes(data)
@@ -97,9 +97,8 @@ def _share_batch_sizes(data: dict[str, Any]) -> None:
         return
     for baseline in baselines.values():
         section = baseline.get("training") if isinstance(baseline, dict) else None
-        sizes = {key for key in _BATCH_SIZES if isinstance(section, dict) and key in section}
-        if len(sizes) == 1:
-            section |= {key: main[key] for key in _BATCH_SIZES if key not in sizes and key in main}
+        if isinstance(section, dict) and any(key in section for key in _BATCH_SIZES):
+            baseline["training"] = {**{key: main[key] for key in _BATCH_SIZES if key in main}, **section}
 
 
 def _find(path_or_name: str | Path) -> Path:
@@ -115,7 +114,9 @@ def _find(path_or_name: str | Path) -> Path:
         return BUNDLED / f"{text}.yaml"
     if close := nearest(text, bundled_recipes()):
         raise UserError(f"{text}: no such recipe; did you mean {close}?")
-    raise UserError(f"{text}: no such file, and no bundled recipe of that name (there are: {', '.join(bundled_recipes())})")
+    raise UserError(
+        f"{text}: no such file, and no bundled recipe of that name (there are: {', '.join(bundled_recipes())})"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -134,5 +135,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _kind(value: Any) -> str:
-    names = {list: "a list", str: "plain text", dict: "keys that are not text"}
+    names: dict[type, str] = {list: "a list", str: "plain text", dict: "keys that are not text"}
     return names.get(type(value), f"the value {value!r}")
