@@ -27,9 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP)  ## make .venv with the tested versions
 
-demo: $(STAMP)  ## align the embedded model and open the road: runs/demo/report.html
-	@$(BIN)/ddspo demo
-	@echo "report: $(CURDIR)/runs/demo/report.html"
+demo: $(STAMP)  ## align the embedded model; prints the path of the report, runs/demo/report.html
+	@$(BIN)/ddspo demo $(ARGS)
 
 test: $(STAMP)  ## the whole suite
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
