@@ -11,12 +11,12 @@ import pytest
 
 from ddspo.errors import UserError
 from ddspo.pairs.plan import DegradedPrompt, fingerprint, plan_pairs, read_degraded
+from ddspo.prompts.variants import Variant
 
 
 def degraded(number: int, variants: int = 3) -> DegradedPrompt:
-    texts = tuple(f"prompt {number} without {variant}" for variant in range(variants))
-    how = tuple({"kind": f"kind {variant}", "change": f"change {variant}"} for variant in range(variants))
-    return DegradedPrompt(f"id{number}", f"prompt {number}", texts, how)
+    made = (Variant(f"prompt {number} without {v}", f"kind {v}", f"change {v}") for v in range(variants))
+    return DegradedPrompt(f"id{number}", f"prompt {number}", tuple(made))
 
 
 PROMPTS = [degraded(number) for number in range(5)]
@@ -36,7 +36,7 @@ def test_every_turn_takes_every_prompt_once_with_another_variant_and_seed() -> N
         assert len({pair.prompt_id for pair in plan[5 * turn : 5 * turn + 5]}) == 5
     for prompt in PROMPTS:
         mine = [pair for pair in plan if pair.prompt_id == prompt.id]
-        assert {pair.degraded_prompt for pair in mine} == set(prompt.degraded_prompts)
+        assert {pair.degraded_prompt for pair in mine} == {variant.text for variant in prompt.variants}
         assert len({pair.seed for pair in mine}) == 3
     assert len({pair.seed for pair in plan}) == len({pair.id("f") for pair in plan}) == 15
 
@@ -88,7 +88,9 @@ def test_fingerprint_sees_texts_but_not_order() -> None:
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
     prompt = degraded(number)
-    fields = {"id": prompt.id, "prompt": prompt.prompt, "degraded_prompts": prompt.degraded_prompts, "how": prompt.how}
+    texts = [variant.text for variant in prompt.variants]
+    how = [{"kind": variant.kind, "change": variant.change} for variant in prompt.variants]
+    fields = {"id": prompt.id, "prompt": prompt.prompt, "degraded_prompts": texts, "how": how}
     return {**fields, "seed": 0, "meta": {}, **changes}
 
 
@@ -108,6 +110,7 @@ def test_reads_what_can_be_used(tmp_path: Path) -> None:
         ([row(0), {"id": "x", "prompt": "a cat"}], "row 2: field 'degraded_prompts' is missing"),
         ([row(0, prompt=3)], "row 1: field 'prompt' is missing or not a str"),
         ([row(0, how=[])], "3 degraded_prompts but 0 entries in 'how'"),
+        ([row(0, how=[{"kind": "drop"}] * 3)], "row 1: an entry of 'how' lacks 'kind' or 'change'"),
         ([row(0), row(1), row(0)], "row 3: the id 'id0' occurs twice"),
         ([row(0, degraded_prompts=[], how=[])], "holds no degraded prompts"),
         ([], "holds no degraded prompts"),

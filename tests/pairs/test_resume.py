@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +33,10 @@ def test_any_lost_or_torn_file_is_made_again_bit_for_bit(
     whole = contents(folder)
     for path in sorted(folder.glob("shard-*")):
         content = path.read_bytes()
-        path.unlink() if damage == "delete" else path.write_bytes(
-            content[: len(content) // 2] if damage == "tear" else b""
-        )
+        if damage == "delete":
+            path.unlink()
+        else:
+            path.write_bytes(content[: len(content) // 2] if damage == "tear" else b"")
         again = build_pairs(small_recipe(), degraded, folder, family=family)
         assert contents(folder) == whole, path.name
         assert again.network_evaluations == cost, path.name
@@ -68,7 +67,7 @@ def test_kill_minus_nine_at_any_moment(tmp_path: Path, family: Any, degraded: Pa
         )
         child.start()
         child.join(timeout=moments.uniform(0.02, 0.5))
-        os.kill(child.pid, signal.SIGKILL) if child.is_alive() else None
+        child.kill()  # SIGKILL: no handler runs, nothing is flushed
         child.join()
         attempts += 1
     assert attempts > 1
@@ -103,3 +102,13 @@ def test_an_attempt_that_made_nothing_binds_nobody(tmp_path: Path, family: Any, 
     with pytest.raises(KeyboardInterrupt):
         build_pairs(small_recipe(batch_images=100), degraded, tmp_path / "pairs", family=Spy(family, stop_at=0))
     assert build_pairs(small_recipe(batch_images=2), degraded, tmp_path / "pairs", family=family).pairs == 5
+
+
+def test_settings_of_another_artifact_are_not_overwritten(tmp_path: Path, family: Any, degraded: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("settings.json", "metrics.jsonl"):
+        (folder / name).write_text('{"max_steps": 100}')
+    with pytest.raises(UserError, match="max_steps: 100 there, None now"):
+        build_pairs(small_recipe(), degraded, folder, family=family)
+    assert (folder / "settings.json").read_text() == '{"max_steps": 100}'

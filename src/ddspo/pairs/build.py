@@ -180,10 +180,9 @@ def _claim(folder: Path, settings: dict[str, Any], process: Process) -> None:
     """The main process claims the folder; the others wait for that, then check that their settings are the same."""
     record = folder / "settings.json"
     if process.is_main:
-        if not any(folder.glob("shard-*")):
-            record.unlink(
-                missing_ok=True
-            )  # an attempt that made nothing, such as one that ran out of memory, binds nobody
+        # Settings under which nothing was made bind nobody: a batch that did not fit in memory may be made smaller.
+        if list(folder.glob("[!.]*")) == [record] and read_json(record) != settings:
+            record.unlink()
     else:
         give_up = time.monotonic() + _CLAIM_PATIENCE_SECONDS
         while not (record.exists() and read_json(record) == settings) and time.monotonic() < give_up:
@@ -195,7 +194,8 @@ def _announce(needs: PairsEstimate, layout: Layout, to_make: int, process: Proce
     """Say what is ahead; refuse when the disk cannot hold it (the other processes write about as much as this one)."""
     announce(
         f"pairs: {layout.pairs} in {layout.shards} shards, {needs.bytes_on_disk / 1e9:.2f} GB, "
-        f"{needs.network_evaluations} network evaluations; {to_make} pairs to make by this process, of {process.count}"
+        f"{needs.network_evaluations} network evaluations; {to_make} pairs to make"
+        + (f" by this process, {process.count} share the work" if process.count > 1 else "")
     )
     if process.is_main:
         still_needed = needs.bytes_on_disk * to_make * process.count // layout.pairs

@@ -15,18 +15,17 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import content_id, read_jsonl
+from ..prompts.variants import Variant
 from ..rng import seed_for
 
 
 @dataclass(frozen=True)
 class DegradedPrompt:
-    """A prompt with its degraded variants, as one line of degraded.jsonl has it."""
+    """A prompt with its degraded variants: one line of degraded.jsonl."""
 
     id: str
     prompt: str
-    degraded_prompts: tuple[str, ...]
-    how: tuple[dict[str, Any], ...]
-    """how each variant was made: {"kind", "change"}"""
+    variants: tuple[Variant, ...]
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class PlannedPair:
     prompt: str
     degraded_prompt: str
     kind: str
-    change: Any
+    change: str
     seed: int
     """seeds the initial noise, shared by both sides; diffusers gives the winning picture again with
     `pipeline(prompt, generator=torch.Generator().manual_seed(seed), ...)`. Below 2**53, exact in every JSON reader."""
@@ -49,12 +48,7 @@ class PlannedPair:
 
 def fingerprint(prompts: Sequence[DegradedPrompt]) -> str:
     """A digest of all prompts and their degraded variants, whatever the order of the prompts."""
-    return content_id(
-        *(
-            content_id(prompt.id, prompt.prompt, *prompt.degraded_prompts)
-            for prompt in sorted(prompts, key=lambda prompt: prompt.id)
-        )
-    )
+    return content_id(*sorted(repr(prompt) for prompt in prompts))
 
 
 def plan_pairs(prompts: Sequence[DegradedPrompt], count: int | None, run_seed: int) -> list[PlannedPair]:
@@ -73,17 +67,16 @@ def plan_pairs(prompts: Sequence[DegradedPrompt], count: int | None, run_seed: i
 
 
 def _planned_pair(prompt: DegradedPrompt, turn: int, run_seed: int) -> PlannedPair:
-    variants = sorted(
-        range(len(prompt.degraded_prompts)),
-        key=lambda variant: seed_for(run_seed, "pairs", "variant", prompt.id, variant),
+    order = sorted(
+        range(len(prompt.variants)), key=lambda number: seed_for(run_seed, "pairs", "variant", prompt.id, number)
     )
-    variant = variants[turn % len(variants)]
+    variant = prompt.variants[order[turn % len(order)]]
     return PlannedPair(
         prompt_id=prompt.id,
         prompt=prompt.prompt,
-        degraded_prompt=prompt.degraded_prompts[variant],
-        kind=prompt.how[variant]["kind"],
-        change=prompt.how[variant]["change"],
+        degraded_prompt=variant.text,
+        kind=variant.kind,
+        change=variant.change,
         seed=seed_for(run_seed, "pairs", "noise", prompt.id, turn) >> 10,
     )
 
@@ -96,20 +89,26 @@ def read_degraded(path: Path) -> list[DegradedPrompt]:
     """
     prompts: dict[str, DegradedPrompt] = {}
     for number, row in enumerate(read_jsonl(path), 1):
-        where = f"{path}, row {number}"
-        for field, kind in (("id", str), ("prompt", str), ("degraded_prompts", list), ("how", list)):
-            if not isinstance(row.get(field), kind):
-                raise UserError(
-                    f"{where}: field {field!r} is missing or not a {kind.__name__}; make the file with `ddspo degrade`"
-                )
-        if len(row["how"]) != len(row["degraded_prompts"]):
-            raise UserError(
-                f"{where}: {len(row['degraded_prompts'])} degraded_prompts but {len(row['how'])} entries in 'how'"
-            )
-        if row["id"] in prompts:
-            raise UserError(f"{where}: the id {row['id']!r} occurs twice; remove one of the two rows")
-        prompts[row["id"]] = DegradedPrompt(row["id"], row["prompt"], tuple(row["degraded_prompts"]), tuple(row["how"]))
-    usable = [prompt for prompt in prompts.values() if prompt.degraded_prompts]
+        prompt = _parse(row, f"{path}, row {number}")
+        if prompt.id in prompts:
+            raise UserError(f"{path}, row {number}: the id {prompt.id!r} occurs twice; remove one of the two rows")
+        prompts[prompt.id] = prompt
+    usable = [prompt for prompt in prompts.values() if prompt.variants]
     if not usable:
         raise UserError(f"{path} holds no degraded prompts; choose another degradation method or other prompts")
     return usable
+
+
+def _parse(row: dict[str, Any], where: str) -> DegradedPrompt:
+    mend = "make the file with `ddspo degrade`"
+    for field, kind in (("id", str), ("prompt", str), ("degraded_prompts", list), ("how", list)):
+        if not isinstance(row.get(field), kind):
+            raise UserError(f"{where}: field {field!r} is missing or not a {kind.__name__}; {mend}")
+    texts, how = row["degraded_prompts"], row["how"]
+    if len(texts) != len(how):
+        raise UserError(f"{where}: {len(texts)} degraded_prompts but {len(how)} entries in 'how'; {mend}")
+    try:
+        variants = tuple(Variant(text, made["kind"], made["change"]) for text, made in zip(texts, how, strict=True))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{where}: an entry of 'how' lacks 'kind' or 'change'; {mend}") from error
+    return DegradedPrompt(row["id"], row["prompt"], variants)
