@@ -1,15 +1,16 @@
 """Read a picture back into objects and judge a description clause by clause.
 
-The verdict is exact on clean renders (tested over thousands of scenes) and tolerant of the small color errors that a VAE
-or a sampler leaves: every pixel goes to its nearest palette color, every blob to its best-matching silhouette.
+The verdict is exact on clean renders (tested over thousands of scenes) and tolerant of the small color errors that a
+VAE or a sampler leaves: every pixel goes to its nearest palette color, every blob to its best-matching silhouette.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations
+from itertools import combinations, islice
 
 import numpy as np
 from scipy import ndimage
@@ -25,6 +26,7 @@ _WHITE_CLASS, _BACKGROUND_CLASS = len(COLORS), len(COLORS) + 1
 _MIN_PIXELS = 8
 _MIN_OVERLAP = 0.7
 _TEMPLATE_SIZE = 13
+_MAX_ASSIGNMENTS = 64  # more than five objects allow; a picture of more is wrong under any assignment
 
 
 def _normalized(mask: np.ndarray) -> np.ndarray:
@@ -101,6 +103,7 @@ class Verdict:
 
     @property
     def exact(self) -> bool:
+        """Whether every clause is true."""
         return all(self.clauses.values())
 
     @property
@@ -134,9 +137,26 @@ def _judge_assignment(description: Description, groups: list[list[PlacedObject]]
         clauses |= _thing_clauses(index, thing, found)
     if description.relation is not None:
         first, second = groups
-        clauses[description.relation] = bool(first and second) and relation_holds(description.relation, first[0], second[0])
+        both = bool(first and second)
+        clauses[description.relation] = both and relation_holds(description.relation, first[0], second[0])
     clauses["nothing else"] = sum(map(len, groups)) == total
     return clauses
+
+
+def _assignments(things: tuple[Thing, ...], objects: list[PlacedObject]) -> Iterator[list[list[PlacedObject]]]:
+    """Every way to give each thing as many objects as it asks for, or all that are left."""
+    if not things:
+        yield []
+        return
+    for chosen in combinations(range(len(objects)), min(things[0].count, len(objects))):
+        rest = [thing for index, thing in enumerate(objects) if index not in chosen]
+        for others in _assignments(things[1:], rest):
+            yield [[objects[index] for index in chosen], *others]
+
+
+def _merit(clauses: dict[str, bool]) -> tuple[int, int]:
+    """True clauses; at a tie those about shape decide: with colors swapped, colors are to blame and not shapes."""
+    return sum(clauses.values()), sum(holds for name, holds in clauses.items() if name.startswith("shape"))
 
 
 def judge(image: np.ndarray, description: Description) -> Verdict:
@@ -145,14 +165,11 @@ def judge(image: np.ndarray, description: Description) -> Verdict:
     Unspoken attributes are free. Anything drawn besides what the prompt asks for fails the clause 'nothing else'.
     """
     objects = read(image)
-    candidates = []
-    for order in set(permutations(range(len(objects)))) if len(objects) <= 5 else [tuple(range(len(objects)))]:
-        groups, rest = [], [objects[i] for i in order]
-        for thing in description.things:
-            groups.append(rest[: thing.count])
-            rest = rest[thing.count :]
-        candidates.append(_judge_assignment(description, groups, len(objects)))
-    return Verdict(max(candidates, key=lambda clauses: sum(clauses.values())))
+    candidates = (
+        _judge_assignment(description, groups, len(objects))
+        for groups in islice(_assignments(description.things, objects), _MAX_ASSIGNMENTS)
+    )
+    return Verdict(max(candidates, key=_merit))
 
 
 def failure_kind(image: np.ndarray, description: Description) -> str:
@@ -173,6 +190,13 @@ def failure_kind(image: np.ndarray, description: Description) -> str:
         return "shape"
     for kind in ("color", "texture"):
         spoken = [getattr(thing, kind) for thing in wanted]
-        if None not in spoken and len(set(spoken)) > 1 and kind in failed:
-            return "swap" if Counter(getattr(o, kind) for o in objects) == Counter(spoken) else kind
+        drawn = [getattr(o, kind) for o in objects]
+        if None in spoken:
+            continue
+        if Counter(_bound(objects, drawn)) != Counter(_bound(wanted, spoken)):
+            return "swap" if Counter(drawn) == Counter(spoken) else kind
     return "color" if "color" in failed else "texture" if "texture" in failed else "shape"
+
+
+def _bound(things: Sequence[PlacedObject | Thing], values: list[str]) -> list[tuple[str, str]]:
+    return [(thing.shape, value) for thing, value in zip(things, values, strict=True)]

@@ -214,7 +214,9 @@ def test_statistics_may_change(home: Path, whole: Path) -> None:
     assert evaluate(_recipe(home), policies, whole).results == before
 
 
-def test_a_denoiser_that_training_changed_is_not_taken_for_the_reference(home: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_denoiser_that_training_changed_is_not_taken_for_the_reference(
+    home: Path, whole: Path, tmp_path: Path
+) -> None:
     family = load_family(str(home / "base"))
     with torch.no_grad():
         for parameter in family.denoiser.parameters():
