@@ -1,4 +1,4 @@
-"""A run folder as `ddspo align` leaves it, made in a second without any model: scenes drawn right or with a known fault."""
+"""A run folder as `ddspo align` leaves it, made without any model: scenes drawn right or with a known fault."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import yaml
+from PIL import Image
+
 from ddspo.files import content_id, write_json, write_jsonl, write_text
 from ddspo.recipe import Recipe
-from PIL import Image
 from tinyscenes.language import speak
 from tinyscenes.render import render
 from tinyscenes.scenes import CATEGORIES, COLORS, SHAPES, Description, Scene, realize, sample_description
@@ -65,7 +66,11 @@ def _save(path: Path, image: np.ndarray, size_px: int) -> None:
 
 def _interval(values: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
     means = values[rng.integers(0, len(values), (500, len(values)))].mean(1)
-    return {"mean": float(values.mean()), "low": float(np.quantile(means, 0.025)), "high": float(np.quantile(means, 0.975))}
+    return {
+        "mean": float(values.mean()),
+        "low": float(np.quantile(means, 0.025)),
+        "high": float(np.quantile(means, 0.975)),
+    }
 
 
 def _scores(run: Path, per_category: int, models: list[str], size_px: int, seed: int) -> list[dict[str, Any]]:
@@ -87,12 +92,24 @@ def _scores(run: Path, per_category: int, models: list[str], size_px: int, seed:
             verdict = judge(image, description)
             name = f"images/{model}/{record}-0.png"
             _save(run / "scores" / name, image, size_px)
-            rows.append({
-                "model": model, "id": record, "prompt": prompt, "category": category, "image": name, "index": 0,
-                "seed": 1000 + number, "score": float(verdict.exact), "scores": {"tinyscenes": float(verdict.exact)},
-                "detail": {"failed": list(verdict.failed), "fraction": verdict.fraction,
-                           "failure": failure_kind(image, description)},
-            })
+            rows.append(
+                {
+                    "model": model,
+                    "id": record,
+                    "prompt": prompt,
+                    "category": category,
+                    "image": name,
+                    "index": 0,
+                    "seed": 1000 + number,
+                    "score": float(verdict.exact),
+                    "scores": {"tinyscenes": float(verdict.exact)},
+                    "detail": {
+                        "failed": list(verdict.failed),
+                        "fraction": verdict.fraction,
+                        "failure": failure_kind(image, description),
+                    },
+                }
+            )
     return rows
 
 
@@ -112,26 +129,43 @@ def evaluation_of(rows: list[dict[str, Any]], models: list[str]) -> dict[str, An
             "overall": _interval(scores(of), rng),
             "categories": {name: {**_interval(scores(of, name), rng), "prompts": n} for name, n in categories.items()},
             "failures": dict(Counter(row["detail"]["failure"] for row in of)),
-            "scorers": {}, "frechet": 3.1 + 0.1 * place, "inception_score": 12.0 + 0.2 * place,
+            "scorers": {},
+            "frechet": 3.1 + 0.1 * place,
+            "inception_score": 12.0 + 0.2 * place,
         }
         if model != "reference":
             change = scores(of) - scores(base)
             entry |= {
-                "folder": "policy", "difference": {**_interval(change, rng), "p_value": 0.0004},
+                "folder": "policy",
+                "difference": {**_interval(change, rng), "p_value": 0.0004},
                 "category_differences": {
                     name: {**_interval(scores(of, name) - scores(base, name), rng), "p_value": 0.2, "prompts": n}
                     for name, n in categories.items()
                 },
-                "win_rate": {**_interval((np.sign(change) + 1) / 2, rng), "wins": int((change > 0).sum()),
-                             "ties": int((change == 0).sum()), "losses": int((change < 0).sum())},
+                "win_rate": {
+                    **_interval((np.sign(change) + 1) / 2, rng),
+                    "wins": int((change > 0).sum()),
+                    "ties": int((change == 0).sum()),
+                    "losses": int((change < 0).sum()),
+                },
             }
         result[model] = entry
     return {
-        "format": 1, "scorer": "tinyscenes",
+        "format": 1,
+        "scorer": "tinyscenes",
         "scorers": {"tinyscenes": {"higher_is_better": True, "description": "share of exact pictures"}},
-        "prompts": len(base), "images_per_prompt": 1, "images": len(base), "confidence": 0.95, "bootstrap_samples": 500,
-        "categories": dict(categories), "features": "a small classifier of rendered scenes, not Inception-v3",
-        "frechet_floor": 0.8, "inception_score_real": 15.2, "notes": [], "settings": {}, "models": result,
+        "prompts": len(base),
+        "images_per_prompt": 1,
+        "images": len(base),
+        "confidence": 0.95,
+        "bootstrap_samples": 500,
+        "categories": dict(categories),
+        "features": "a small classifier of rendered scenes, not Inception-v3",
+        "frechet_floor": 0.8,
+        "inception_score_real": 15.2,
+        "notes": [],
+        "settings": {},
+        "models": result,
     }
 
 
@@ -147,17 +181,25 @@ def metric_rows(steps: int, kind: str = "preference", sick: bool = False, seed: 
             contrast = 2.4e-4 * (1 + rng.normal(0, 0.06))
             lose = (30 if sick else 0.9) * contrast * share**1.5 + 1e-8
             row |= {
-                "loss": math.log1p(math.exp(-margin)), "margin": margin, "accuracy": min(1.0, 0.5 + 0.22 * margin),
-                "win_drift": lose * (0.97 if sick else 0.22), "lose_drift": lose, "saturation": 1 / (1 + math.exp(margin)),
+                "loss": math.log1p(math.exp(-margin)),
+                "margin": margin,
+                "accuracy": min(1.0, 0.5 + 0.22 * margin),
+                "win_drift": lose * (0.97 if sick else 0.22),
+                "lose_drift": lose,
+                "saturation": 1 / (1 + math.exp(margin)),
                 "margin_by_timestep": [
-                    None if rng.random() < 0.05 else margin * math.exp(-((i - 6) ** 2) / 9) + rng.normal(0, 0.12) for i in range(10)
+                    None if rng.random() < 0.05 else margin * math.exp(-((i - 6) ** 2) / 9) + rng.normal(0, 0.12)
+                    for i in range(10)
                 ],
             }
             if kind == "preference":
                 row["contrast"] = contrast
         row |= {
-            "gradient_norm": float(np.exp(rng.normal(-0.3, 0.25))), "learning_rate": 1e-4 * min(1.0, step / 5),
-            "pairs_per_second": 210.0, "network_evaluations": 9 * 64 * step, "seconds": 0.3 * step,
+            "gradient_norm": float(np.exp(rng.normal(-0.3, 0.25))),
+            "learning_rate": 1e-4 * min(1.0, step / 5),
+            "pairs_per_second": 210.0,
+            "network_evaluations": 9 * 64 * step,
+            "seconds": 0.3 * step,
         }
         rows.append(row)
     return rows
@@ -173,7 +215,13 @@ def _training(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def make_run(
-    run: Path, *, per_category: int = 3, steps: int = 60, baselines: bool = True, size_px: int = 32, sick: bool = False,
+    run: Path,
+    *,
+    per_category: int = 3,
+    steps: int = 60,
+    baselines: bool = True,
+    size_px: int = 32,
+    sick: bool = False,
     seed: int = 0,
 ) -> Path:
     """Fill `run` with a finished run of made-up numbers and pictures that agree with each other."""

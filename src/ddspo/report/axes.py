@@ -31,23 +31,28 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
 
-def linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) that lie in [low, high], about `count` of them."""
+def linear_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) that lie in [low, high]: as many as fit into `most`."""
     if not high > low:
         return [low]
-    raw = (high - low) / max(count - 1, 1)
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    digits = max(0, -math.floor(math.log10(step)))
-    return [round(index * step, digits) + 0.0 for index in range(first, last + 1)]
+    power = math.floor(math.log10((high - low) / most)) - 1
+    for exponent in (power, power + 1, power + 2, power + 3):
+        for factor in (1, 2, 5):
+            step: float = factor * 10.0**exponent
+            first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+            if last - first + 1 <= most:
+                return [round(index * step, max(0, -exponent)) + 0.0 for index in range(first, last + 1)]
+    return []
 
 
-def log_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Powers of ten in [low, high], thinned evenly to about `count`."""
+def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Powers of ten in [low, high], thinned evenly to about `most`; over few decades also 2 and 5 times them."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-    every = max(1, math.ceil((last - first + 1) / count))
-    return [10.0**power for power in range(first, last + 1, every)]
+    powers = [10.0**power for power in range(first, last + 1, max(1, math.ceil((last - first + 1) / most)))]
+    if len(powers) > 2:
+        return powers
+    fine = [factor * 10.0**power for power in range(first - 1, last + 1) for factor in (1, 2, 5)]
+    return [value for value in fine if low <= value * (1 + 1e-9) and value * (1 - 1e-9) <= high]
 
 
 def finite_range(values: Sequence[float], log: bool = False) -> tuple[float, float]:
@@ -56,8 +61,7 @@ def finite_range(values: Sequence[float], log: bool = False) -> tuple[float, flo
         positive = [value for value in values if value > 0]
         if not positive:
             return 0.1, 1.0
-        low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
-        return 10.0**low, 10.0 ** (high if high > low else low + 1)
+        return min(positive) / 1.3, max(positive) * 1.3
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if low == high:
         air = abs(low) * 0.1 or 1.0
@@ -84,13 +88,16 @@ def number(value: float | None, digits: int = 3) -> str:
 def tick_label(value: float, log: bool = False) -> str:
     """A number as short as an axis needs it; powers of ten on a logarithmic axis."""
     if log:
-        power = round(math.log10(value))
+        power = math.floor(math.log10(value) + 1e-9)
         if -2 <= power <= 3:
             return f"{value:g}"
-        return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        factor = round(value / 10.0**power)
+        return ("10" if factor == 1 else f"{factor}·10") + str(power).translate(
+            str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+        )
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k".replace("-", _MINUS)
-    return f"{value:g}".replace("-", _MINUS)
+    return f"{value:g}".replace("e-0", "e-").replace("-", _MINUS)
 
 
 def duration(seconds: float | None) -> str:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from ..files import write_json, write_text
 from .curves import bucket_charts, curves, legend
 from .data import POLICY, REFERENCE, RunData, finite, load_run
-from .facts import cost_rows, flat, recipe_facts, tiles
+from .facts import cost_rows, flat, recipe_facts, set_metric_rows, tiles
 from .forest import ForestRow, failure_bars, forest
 from .health import judge_health
 from .pairing import OUTCOMES, UNCHANGED, Comparison, choose, compare, one_each
@@ -41,7 +41,7 @@ def _pictures(data: RunData, comparisons: Sequence[Comparison]) -> dict[str, Pic
 
 
 def _failures(data: RunData) -> list[tuple[str, list[float]]]:
-    """(kind, share of each model's pictures), most frequent at the reference first; empty if the scorer tells no kinds."""
+    """(kind, share of each model's pictures), most frequent at the reference first; empty if no kinds are told."""
     counts: list[dict[str, float]] = []
     for model in data.models.values():
         failures = model.get("failures")
@@ -50,7 +50,10 @@ def _failures(data: RunData) -> list[tuple[str, list[float]]]:
         return []
     totals = [sum(count.values()) or 1.0 for count in counts]
     kinds = {kind for count in counts for kind, value in count.items() if kind != "none" and value}
-    table = [(label(kind), [count.get(kind, 0.0) / total for count, total in zip(counts, totals, strict=True)]) for kind in kinds]
+    table = [
+        (label(kind), [count.get(kind, 0.0) / total for count, total in zip(counts, totals, strict=True)])
+        for kind in kinds
+    ]
     return sorted(table, key=lambda row: (-row[1][0], row[0]))
 
 
@@ -58,12 +61,19 @@ def _forests(rows: Sequence[ForestRow], unit: Unit) -> list[Markup]:
     """The chart twice, for wide and for narrow pages; the style sheet shows one."""
     title = "Difference between policy and base per category, with intervals"
     common: dict[str, Any] = {
-        "tick": unit.tick, "show": unit.interval, "title": title, "higher_is_better": unit.higher_is_better,
+        "tick": unit.tick,
+        "show": unit.interval,
+        "title": title,
+        "higher_is_better": unit.higher_is_better,
     }
-    return [
-        forest(rows, key="forest-wide", width=760, label_px=130, note_px=150, **common),
-        forest(rows, key="forest-narrow", width=340, label_px=92, note_px=0, **common),
-    ] if rows else []
+    return (
+        [
+            forest(rows, key="forest-wide", width=1030, label_px=150, note_px=160, **common),
+            forest(rows, key="forest-narrow", width=340, label_px=92, note_px=0, **common),
+        ]
+        if rows
+        else []
+    )
 
 
 def _gallery(data: RunData, unit: Unit) -> dict[str, Any]:
@@ -97,12 +107,15 @@ def _context(data: RunData) -> dict[str, Any]:
         "models": [("base" if name == REFERENCE else name, tone) for name, tone in models],
         "failures": failures,
         "failure_charts": [
-            failure_bars(failures, models, key="failures-wide", width=760, label_px=130, **bars),
+            failure_bars(failures, models, key="failures-wide", width=1030, label_px=150, **bars),
             failure_bars(failures, models, key="failures-narrow", width=340, label_px=74, **bars),
-        ] if failures else [],
+        ]
+        if failures
+        else [],
         "gallery": _gallery(data, unit),
         "health": judge_health(data.metrics[POLICY], finite(data.setting("training", "optimizer", "max_gradient_norm")))
-        if POLICY in data.metrics else None,
+        if POLICY in data.metrics
+        else None,
         "curves": curves(data),
         "buckets": bucket_charts(data),
         "legend": legend(data),
@@ -110,6 +123,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "recipe": recipe_facts(data),
         "environment": flat(data.environment),
         "notes": [str(note) for note in data.evaluation.get("notes") or []],
+        "set_metrics": set_metric_rows(data),
         "features": data.evaluation.get("features"),
         "has_categories": len(categories_of(data)) > 0,
         "label": label,

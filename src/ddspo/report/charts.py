@@ -40,6 +40,8 @@ class LineChart:
     compact: bool = False
     """a panel of small multiples: no last values, fewer ticks"""
     y_range: tuple[float, float] | None = None
+    noisy: bool = True
+    """draw the trend over a pale raw line; otherwise the raw line alone"""
 
     def svg(self) -> Markup:
         """The chart as an accessible SVG element."""
@@ -86,36 +88,39 @@ def _describe(chart: LineChart) -> str:
 
 
 def _frame(chart: LineChart, x: Scale, y: Scale) -> list[str]:
-    ticks = 3 if chart.compact else 5
+    ticks = 4 if chart.compact else 6
     lines = []
     for value in log_ticks(y.low, y.high, ticks) if chart.log else linear_ticks(y.low, y.high, ticks):
         at = y(value)
         lines.append(f'<line class="grid" x1="{x.start:.1f}" x2="{x.end:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')
         label = tick_label(value, chart.log)
         lines.append(f'<text class="tick" x="{x.start - 6:.1f}" y="{at + 3.5:.1f}" text-anchor="end">{label}</text>')
-    for value in linear_ticks(x.low, x.high, ticks - 1 if chart.compact else ticks):
+    for value in linear_ticks(x.low, x.high, ticks - 1):
         if value == int(value):
             label = tick_label(value)
-            lines.append(f'<text class="tick" x="{x(value):.1f}" y="{y.start + 15:.1f}" text-anchor="middle">{label}</text>')
+            lines.append(
+                f'<text class="tick" x="{x(value):.1f}" y="{y.start + 15:.1f}" text-anchor="middle">{label}</text>'
+            )
     for value, label in chart.guides:
         if y.low <= value <= y.high:
             at = y(value)
             lines.append(f'<line class="guide" x1="{x.start:.1f}" x2="{x.end:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')
             if label:
                 lines.append(
-                    f'<text class="guide-label" x="{x.end - 2:.1f}" y="{at - 4:.1f}" text-anchor="end">{escape(label)}</text>'
+                    f'<text class="guide-label" x="{x.end - 2:.1f}" y="{at - 4:.1f}" text-anchor="end">'
+                    f"{escape(label)}</text>"
                 )
     return lines
 
 
-def _line(series: Series, log: bool, x: Scale, y: Scale) -> list[str]:
+def _line(series: Series, log: bool, noisy: bool, x: Scale, y: Scale) -> list[str]:
     points = thin(_usable(series.points, log))
     if not points:
         return []
     tone = escape(series.tone)
     if len(points) == 1:
         return [f'<circle class="dot {tone}" cx="{x(points[0][0]):.1f}" cy="{y(points[0][1]):.1f}" r="3"/>']
-    if len(points) < _SMOOTH_FROM:
+    if len(points) < _SMOOTH_FROM or not noisy:
         return [f'<path class="line {tone}" d="{path(points, x, y)}"/>']
     trend = smooth(points, log)
     return [
@@ -141,7 +146,7 @@ def _svg(chart: LineChart) -> Markup:
         f'<title id="{chart.key}-t">{escape(chart.title)}</title>',
         f'<desc id="{chart.key}-d">{escape(_describe(chart))}</desc>',
         *_frame(chart, x, y),
-        *(line for series in ordered for line in _line(series, chart.log, x, y)),
+        *(line for series in ordered for line in _line(series, chart.log, chart.noisy, x, y)),
         "</svg>",
     ]
     return Markup("".join(parts))

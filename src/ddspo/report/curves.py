@@ -11,24 +11,76 @@ from .health import LOG_2
 
 #: key, title, how to read it, logarithmic, guides
 _CURVES: tuple[tuple[str, str, str, bool, tuple[tuple[float, str], ...]], ...] = (
-    ("loss", "Loss", "Starts at log 2 when policy = reference. Falling is expected and proves little: it is blind to shared drift.",
-     False, ((LOG_2, "log 2"),)),
-    ("margin", "Margin", "Should rise from 0 and level off at a few units. A runaway margin means beta or rate is too large.",
-     False, ((0.0, ""),)),
-    ("accuracy", "Accuracy", "Share of pairs with a positive margin. A healthy run settles well above one half.",
-     False, ((0.5, "chance"),)),
-    ("win_drift", "Win drift", "Squared distance from the reference on winning pictures. Lower is better: this side is the anchor.",
-     True, ()),
-    ("lose_drift", "Lose drift", "The same on losing pictures. It should stand clearly above win drift; that gap is what is learned.",
-     True, ()),
-    ("drift_over_contrast", "Drift over contrast", "Larger drift divided by contrast. Below 1 is calm, above 10 pictures suffer.",
-     True, ((1.0, "contrast"), (10.0, "sick"))),
-    ("contrast", "Contrast", "Mean d²: how far apart prompt and degraded prompt are for the reference. Flat; it depends on pairs only.",
-     False, ()),
-    ("saturation", "Saturation", "Mean σ(−margin), the weight a pair still has. Starts at 0.5; near 0 the pairs teach nothing more.",
-     False, ((0.5, "start"),)),
-    ("gradient_norm", "Gradient norm", "Before clipping. Spikes that grow are an early sign of trouble; steady noise is normal.",
-     True, ()),
+    (
+        "loss",
+        "Loss",
+        "Starts at log 2 when policy = reference. Falling is expected and proves little: it is blind to shared drift.",
+        False,
+        ((LOG_2, "log 2"),),
+    ),
+    (
+        "denoising_loss",
+        "Denoising loss",
+        "Of runs that fine-tune on winners: no pairs, so it starts elsewhere and falls little.",
+        False,
+        (),
+    ),
+    (
+        "margin",
+        "Margin",
+        "Should rise from 0 and level off at a few units. A runaway margin means beta or rate is too large.",
+        False,
+        ((0.0, ""),),
+    ),
+    (
+        "accuracy",
+        "Accuracy",
+        "Share of pairs with a positive margin. A healthy run settles well above one half.",
+        False,
+        ((0.5, "chance"),),
+    ),
+    (
+        "win_drift",
+        "Win drift",
+        "Squared distance from the reference on winning pictures. Lower is better: this side is the anchor.",
+        True,
+        (),
+    ),
+    (
+        "lose_drift",
+        "Lose drift",
+        "The same on losing pictures. It should stand clearly above win drift; that gap is what is learned.",
+        True,
+        (),
+    ),
+    (
+        "drift_over_contrast",
+        "Drift over contrast",
+        "Larger drift divided by contrast. Below 1 is calm, above 10 pictures suffer.",
+        True,
+        ((1.0, "contrast"), (10.0, "sick")),
+    ),
+    (
+        "contrast",
+        "Contrast",
+        "Mean d²: how far apart prompt and degraded prompt are for the reference. Flat; it depends on pairs only.",
+        False,
+        (),
+    ),
+    (
+        "saturation",
+        "Saturation",
+        "Mean σ(−margin), the weight a pair still has. Starts at 0.5; near 0 the pairs teach nothing more.",
+        False,
+        ((0.5, "start"),),
+    ),
+    (
+        "gradient_norm",
+        "Gradient norm",
+        "Before clipping. Spikes that grow are an early sign of trouble; steady noise is normal.",
+        True,
+        (),
+    ),
     ("learning_rate", "Learning rate", "As applied, after warm-up and schedule.", False, ()),
 )
 _FIXED_RANGES = {"accuracy": (0.0, 1.0), "saturation": (0.0, 0.56)}
@@ -41,6 +93,9 @@ def _series(data: RunData, rows_of: dict[str, list[tuple[float, float]]]) -> lis
 
 
 def _value(row: dict[str, Any], key: str) -> float | None:
+    if key in ("loss", "denoising_loss"):
+        # Rows with a margin hold the preference loss; the two are not on one scale.
+        return finite(row.get("loss")) if (finite(row.get("margin")) is not None) == (key == "loss") else None
     if key != "drift_over_contrast":
         return finite(row.get(key))
     win, lose, contrast = (finite(row.get(name)) for name in ("win_drift", "lose_drift", "contrast"))
@@ -58,7 +113,16 @@ def curves(data: RunData) -> list[LineChart]:
         series = _series(data, {name: _points(rows, key) for name, rows in data.metrics.items()})
         if series:
             charts.append(
-                LineChart(f"curve-{key}", title, reading, series, log, guides, y_range=_FIXED_RANGES.get(key))
+                LineChart(
+                    f"curve-{key}",
+                    title,
+                    reading,
+                    series,
+                    log,
+                    guides,
+                    y_range=_FIXED_RANGES.get(key),
+                    noisy=key != "learning_rate",
+                )
             )
     return charts
 

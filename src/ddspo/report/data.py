@@ -47,13 +47,18 @@ class RunData:
 
     @property
     def scores_folder(self) -> Path:
+        """Where the evaluation lies; names of pictures are relative to it."""
         return self.run / "scores"
 
     @property
     def models(self) -> dict[str, dict[str, Any]]:
         """Evaluated models: reference, policy, then baselines in the order of the file."""
         models = self.evaluation.get("models")
-        known = {str(name): value for name, value in models.items() if isinstance(value, dict)} if isinstance(models, dict) else {}
+        known = (
+            {str(name): value for name, value in models.items() if isinstance(value, dict)}
+            if isinstance(models, dict)
+            else {}
+        )
         first = [name for name in (REFERENCE, POLICY) if name in known]
         return {name: known[name] for name in [*first, *(name for name in known if name not in first)]}
 

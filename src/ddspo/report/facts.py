@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +40,7 @@ def _level_tile(data: RunData, name: str, heading: str, unit: Unit) -> Tile | No
 
 
 def _win_tile(data: RunData, name: str) -> Tile | None:
-    rate = data.models[name].get("win_rate")
+    rate = data.models[name].get("win_rate") or {}
     interval = interval_of(rate)
     if interval is None:
         return None
@@ -51,15 +50,26 @@ def _win_tile(data: RunData, name: str) -> Tile | None:
     return Tile("Paired win rate", f"{interval.mean * 100:.1f} %", note)
 
 
-def _set_tiles(data: RunData, name: str) -> Iterator[Tile]:
-    for key, heading in (("frechet", "Fréchet distance"), ("inception_score", "Inception score")):
-        before, after = (finite(data.models.get(model, {}).get(key)) for model in (REFERENCE, name))
-        if before is None or after is None:
-            continue
-        target = finite(data.evaluation.get("frechet_floor" if key == "frechet" else "inception_score_real"))
-        better = "lower is better" if key == "frechet" else "higher is better"
-        note = better + (f"; real pictures: {number(target)}" if target is not None else "")
-        yield Tile(heading, f"{number(before)} → {number(after)}", note)
+def _frechet_tile(data: RunData, name: str) -> Tile | None:
+    before, after = (finite(data.models.get(model, {}).get("frechet")) for model in (REFERENCE, name))
+    if before is None or after is None:
+        return None
+    floor = finite(data.evaluation.get("frechet_floor"))
+    note = "lower is better" + (f"; real pictures {number(floor, 2)}" if floor is not None else "")
+    return Tile("Fréchet distance", f"{number(before)} → {number(after)}", note)
+
+
+def set_metric_rows(data: RunData) -> list[tuple[str, list[str], str]]:
+    """(name, value per model, value of real pictures) for scores of whole sets; those that some model has."""
+    rows = []
+    for key, name, real in (
+        ("frechet", "Fréchet distance (lower is better)", "frechet_floor"),
+        ("inception_score", "Inception score (higher is better)", "inception_score_real"),
+    ):
+        values = [finite(model.get(key)) for model in data.models.values()]
+        if any(value is not None for value in values):
+            rows.append((name, [number(value) for value in values], number(finite(data.evaluation.get(real)))))
+    return rows
 
 
 def tiles(data: RunData, unit: Unit, tone: str) -> list[Tile]:
@@ -74,7 +84,7 @@ def tiles(data: RunData, unit: Unit, tone: str) -> list[Tile]:
             if difference.low is not None and difference.high is not None:
                 ends = f"{unit.change(difference.low)} to {unit.change(difference.high)}"
             result.append(Tile("Difference", unit.change(difference.mean), ends, tone))
-        result += [_win_tile(data, name), *_set_tiles(data, name)]
+        result += [_win_tile(data, name), _frechet_tile(data, name)]
     seconds, evaluations = totals(data)
     if seconds:
         result.append(Tile("Cost", duration(seconds), f"{number(evaluations)} network evaluations"))

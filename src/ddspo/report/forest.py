@@ -51,14 +51,19 @@ def _mark(row: ForestRow, x: Scale, at: float, higher_is_better: bool) -> list[s
         weight = "whisker strong" if row.strong else "whisker"
         lines.append(f'<line class="{weight} {tone}" x1="{low:.1f}" x2="{high:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')
         for end in (low, high):
-            lines.append(f'<line class="{weight} {tone}" x1="{end:.1f}" x2="{end:.1f}" y1="{at - 4:.1f}" y2="{at + 4:.1f}"/>')
+            lines.append(
+                f'<line class="{weight} {tone}" x1="{end:.1f}" x2="{end:.1f}" y1="{at - 4:.1f}" y2="{at + 4:.1f}"/>'
+            )
     if row.strong:
         size = 7.5
         lines.append(
-            f'<path class="mark {tone}" d="M{center:.1f} {at - size:.1f}l{size} {size}l-{size} {size}l-{size} -{size}z"/>'
+            f'<path class="mark {tone}" d="M{center:.1f} {at - size:.1f}'
+            f'l{size} {size}l-{size} {size}l-{size} -{size}z"/>'
         )
     else:
-        lines.append(f'<rect class="mark {tone}" x="{center - 4.5:.1f}" y="{at - 4.5:.1f}" width="9" height="9" rx="1"/>')
+        lines.append(
+            f'<rect class="mark {tone}" x="{center - 4.5:.1f}" y="{at - 4.5:.1f}" width="9" height="9" rx="1"/>'
+        )
     return lines
 
 
@@ -100,13 +105,19 @@ def forest(
         f'<svg class="chart forest" viewBox="0 0 {width} {height}" role="img" aria-labelledby="{key}-t {key}-d">',
         f'<title id="{key}-t">{escape(title)}</title><desc id="{key}-d">{escape(told)}.</desc>',
     ]
-    for value in linear_ticks(low, high, 6 if width > 500 else 4):
+    for value in linear_ticks(low, high, 9 if width > 500 else 5):
         at = x(value)
         style = "zero" if value == 0 else "grid"
         parts.append(f'<line class="{style}" x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{bottom}"/>')
-        parts.append(f'<text class="tick" x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{escape(tick(value))}</text>')
+        parts.append(
+            f'<text class="tick" x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{escape(tick(value))}</text>'
+        )
     parts.append(f'<text class="tick" x="{x(0) - 8:.1f}" y="{bottom + 31}" text-anchor="end">← {sides[0]}</text>')
     parts.append(f'<text class="tick" x="{x(0) + 8:.1f}" y="{bottom + 31}">{sides[1]} →</text>')
+    whole = sum(bool(row.strong or row.tone) for row in rows)
+    if whole < len(rows):
+        at = 4 + _ROW * whole
+        parts.append(f'<line class="grid" x1="0" x2="{width}" y1="{at}" y2="{at}"/>')
     for index, row in enumerate(rows):
         at = 4 + _ROW * (index + 0.5)
         weight = "row-label strong" if row.strong else "row-label"
@@ -134,7 +145,7 @@ def failure_bars(
         kinds: (name, share per model) in the order to show.
         models: (name, tone) in the order of the shares.
     """
-    bar, gap = (13, 12) if len(models) <= 2 else (10, 12)
+    bar, gap = 15, 16
     group = bar * len(models) + gap
     height = group * len(kinds) + 4
     most = max((share for _, shares in kinds for share in shares), default=0.0) or 1.0
@@ -158,6 +169,8 @@ def failure_bars(
                 f'<rect class="bar {escape(tone)}" x="{x.start}" y="{at:.1f}" width="{max(end - x.start, 0.5):.1f}" '
                 f'height="{bar - 2}" rx="1.5"/>'
             )
-            parts.append(f'<text class="bar-note" x="{end + 6:.1f}" y="{at + bar - 4:.1f}">{escape(show(share))}</text>')
+            parts.append(
+                f'<text class="bar-note" x="{end + 6:.1f}" y="{at + bar - 4:.1f}">{escape(show(share))}</text>'
+            )
     parts.append("</svg>")
     return Markup("".join(parts))

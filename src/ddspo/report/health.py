@@ -1,8 +1,8 @@
 """Is the training run healthy? Rules of thumb over the last fifth of the run, each told in plain words.
 
 The preference loss is blind to drift that both sides share, so a falling loss proves nothing. What tells a sick run is
-drift (how far the policy's predictions moved from the reference's) against contrast (mean d², how far apart the reference's
-predictions on prompt and degraded prompt are: the distance that there is to learn from).
+drift (how far the policy's predictions moved from the reference's) against contrast (mean d², how far apart the
+reference's predictions on prompt and degraded prompt are: the distance that there is to learn from).
 """
 
 from __future__ import annotations
@@ -69,7 +69,11 @@ def _finite_check(rows: Sequence[dict[str, Any]]) -> Check:
         or any(key in row and row[key] is None for key in ("loss", "gradient_norm"))
     ]
     if broken:
-        return Check("Numbers", "bad", f"{len(broken)} steps hold NaN or infinity, first at step {broken[0]:g}: lower the learning rate.")
+        return Check(
+            "Numbers",
+            "bad",
+            f"{len(broken)} steps hold NaN or infinity, first at step {broken[0]:g}: lower the learning rate.",
+        )
     return Check("Numbers", "good", f"All {len(rows)} steps are finite.")
 
 
@@ -77,14 +81,26 @@ def _drift_check(rows: Sequence[dict[str, Any]]) -> Check:
     name = "Drift over contrast"
     win, lose, contrast = (late_mean(rows, key) for key in ("win_drift", "lose_drift", "contrast"))
     if win is None or lose is None or not contrast or contrast <= 0:
-        return Check(name, "unknown", "This run records no contrast (forward-noise targets have none), so drift has no yardstick.")
+        return Check(
+            name,
+            "unknown",
+            "This run records no contrast (forward-noise targets have none), so drift has no yardstick.",
+        )
     ratio = max(win, lose) / contrast
     told = f"Drift is {number(ratio, 2)} times the contrast"
     if ratio > 10:
-        return Check(name, "bad", f"{told}: the policy moved much further than there is to learn. Expect damaged pictures; raise beta or "
-                     "lower the learning rate.")
+        return Check(
+            name,
+            "bad",
+            f"{told}: the policy moved much further than there is to learn. Expect damaged pictures; raise beta or "
+            "lower the learning rate.",
+        )
     if ratio > 2:
-        return Check(name, "watch", f"{told}: the policy overshoots. Look for lost pictures; a larger beta or a lower rate holds it back.")
+        return Check(
+            name,
+            "watch",
+            f"{told}: the policy overshoots. Look for lost pictures; a larger beta or a lower rate holds it back.",
+        )
     return Check(name, "good", f"{told}: the policy stayed within reach of what the pairs teach.")
 
 
@@ -98,7 +114,11 @@ def _sides_check(rows: Sequence[dict[str, Any]]) -> Check:
     share = win / lose
     told = f"The winning side drifts {number(share, 2)} times as far as the losing side"
     if share > 0.8:
-        return Check(name, "watch", f"{told}: most of the movement is common to both, which the margin cannot see and nothing restrains.")
+        return Check(
+            name,
+            "watch",
+            f"{told}: most of the movement is common to both, which the margin cannot see and nothing restrains.",
+        )
     return Check(name, "good", f"{told}: the push goes mainly where it is meant to.")
 
 
@@ -109,11 +129,19 @@ def _saturation_check(rows: Sequence[dict[str, Any]]) -> Check:
         return Check(name, "unknown", "Saturation was not recorded.")
     told = f"σ(−margin) is {number(value, 2)} at the end (0.5 at the start)"
     if value < 0.05:
-        return Check(name, "bad", f"{told}: nearly all pairs are settled and teach nothing; the last steps were wasted or beta is too large.")
+        return Check(
+            name,
+            "bad",
+            f"{told}: nearly all pairs are settled and teach nothing; the last steps were wasted or beta is too large.",
+        )
     if value < 0.15:
         return Check(name, "watch", f"{told}: most pairs are settled; more steps will change little.")
     if value > 0.49:
-        return Check(name, "watch", f"{told}: the pairs have hardly begun to act; train longer, or raise beta or the learning rate.")
+        return Check(
+            name,
+            "watch",
+            f"{told}: the pairs have hardly begun to act; train longer, or raise beta or the learning rate.",
+        )
     return Check(name, "good", f"{told}: pairs have acted and still teach.")
 
 
@@ -138,7 +166,11 @@ def _clipping_check(rows: Sequence[dict[str, Any]], max_norm: float | None) -> C
     share = sum(norm > max_norm for norm in norms) / len(norms)
     told = f"{share * 100:.0f} % of steps were clipped at {number(max_norm)}"
     if share > 0.9:
-        return Check(name, "watch", f"{told}: step length is set by the clip, not by the loss. Normal for a large beta with AdamW.")
+        return Check(
+            name,
+            "watch",
+            f"{told}: step length is set by the clip, not by the loss. Normal for a large beta with AdamW.",
+        )
     return Check(name, "good", f"{told}.")
 
 

@@ -12,7 +12,7 @@ from .data import REFERENCE, RunData, finite
 from .verdict import Unit, main_policy
 
 #: outcome -> how the page calls it, in the order that it shows them
-OUTCOMES = {"gained": "gained", "lost": "lost", "kept": "right before and after", "failed": "wrong before and after"}
+OUTCOMES = {"gained": "gained", "lost": "lost", "kept": "still right", "failed": "still wrong"}
 #: outcome names where scores are not just right or wrong
 UNCHANGED = {"gained": "higher", "lost": "lower", "kept": "unchanged", "failed": "unchanged"}
 
@@ -82,7 +82,16 @@ def compare(data: RunData, unit: Unit) -> list[Comparison]:
         change = sign * (after.score - before.score) + 1e-3 * ((after.fraction or 0) - (before.fraction or 0))
         prompt, category = about[key]
         result.append(
-            Comparison("-".join(key), prompt, category, before, after, others, _outcome(before.score, after.score, unit), change)
+            Comparison(
+                "-".join(key),
+                prompt,
+                category,
+                before,
+                after,
+                others,
+                _outcome(before.score, after.score, unit),
+                change,
+            )
         )
     return result
 
@@ -105,7 +114,9 @@ def choose(comparisons: Sequence[Comparison], most: int) -> list[Comparison]:
         seats = {name: min(max(1, int(share)), len(strata[name])) for name, share in ideal.items()}
         by_remainder = sorted(ideal, key=lambda name: (ideal[name] - seats[name], name), reverse=True)
         while sum(seats.values()) < most:
-            name = max(by_remainder, key=lambda name: ideal[name] - seats[name] if seats[name] < len(strata[name]) else -1e9)
+            name = max(
+                by_remainder, key=lambda name: ideal[name] - seats[name] if seats[name] < len(strata[name]) else -1e9
+            )
             seats[name] += 1
         while sum(seats.values()) > most:
             name = min(by_remainder, key=lambda name: ideal[name] - seats[name] if seats[name] else 1e9)

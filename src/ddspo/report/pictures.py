@@ -80,7 +80,8 @@ def _fits(paths: Sequence[Path], side: int, quality: int, most_bytes: int) -> bo
 def embed(paths: Sequence[Path], most_bytes: int) -> dict[Path, Picture]:
     """Encode pictures so that together they take at most about `most_bytes` before base64.
 
-    Small pictures stay as they are (PNG); larger ones become WebP at the largest size that fits. Unreadable ones are left out.
+    Small pictures stay as they are (PNG); larger ones become WebP at the largest size that fits.
+    Unreadable ones are left out.
     """
     unique = list(dict.fromkeys(paths))
     side, quality = next((rung for rung in _RUNGS if _fits(unique, *rung, most_bytes)), _RUNGS[-1])

@@ -20,7 +20,7 @@ def _difference(data: RunData, name: str) -> dict[str, float | None] | None:
 
 
 def summarize(data: RunData) -> dict[str, Any]:
-    """Base, policy, their difference with its interval, Fréchet distances, cost per stage, and baselines where there are any.
+    """Scores of base and policy, their difference with its interval, Fréchet distances, cost per stage, baselines.
 
     Parts that the run does not hold yet are null; "missing" says why.
     """

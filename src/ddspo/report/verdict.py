@@ -125,13 +125,23 @@ def judge_run(data: RunData, unit: Unit) -> Verdict:
     name = main_policy(data)
     difference = interval_of(data.models[name].get("difference")) if name else None
     if name is None or difference is None:
-        return Verdict("Not evaluated", "unknown", "No verdict yet: the policy has not been compared with its base.",
-                       "What the run holds so far is shown below.", ())
+        return Verdict(
+            "Not evaluated",
+            "unknown",
+            "No verdict yet: the policy has not been compared with its base.",
+            "What the run holds so far is shown below.",
+            (),
+        )
     direction = oriented(difference, unit)
     word, tone = {1: ("Better", "gain"), -1: ("Worse", "loss"), 0: ("No clear difference", "even")}[direction]
     return Verdict(
-        word, tone, _sentence(data, name, unit, direction), _detail(data, name, unit, difference),
-        _caveats(data, name, unit), _table(data, name, unit), _forest(data, name, unit),
+        word,
+        tone,
+        _sentence(data, name, unit, direction),
+        _detail(data, name, unit, difference),
+        _caveats(data, name, unit),
+        _table(data, name, unit),
+        _forest(data, name, unit),
     )
 
 
@@ -143,7 +153,8 @@ def _sentence(data: RunData, name: str, unit: Unit, direction: int) -> str:
         what = f"pictures that pass {unit.scorer}" if unit.percent else f"mean {unit.scorer} score"
     share = "the share of " if unit.percent else "the "
     if direction == 0:
-        return f"The data do not tell policy and base apart: {share}{what} is {unit.value(before)} before and {unit.value(after)} after."
+        levels = f"{unit.value(before)} before and {unit.value(after)} after"
+        return f"The data do not tell policy and base apart: {share}{what} is {levels}."
     moved = "rose" if (after or 0) > (before or 0) else "fell"
     return f"{share[0].upper()}{share[1:]}{what} {moved} from {unit.value(before)} to {unit.value(after)}."
 
@@ -153,7 +164,9 @@ def _detail(data: RunData, name: str, unit: Unit, difference: Interval) -> str:
     text = f"Difference {unit.change(difference.mean, unit=True)}"
     confidence = finite(evaluation.get("confidence")) or 0.95
     if difference.low is not None and difference.high is not None:
-        text += f", {confidence * 100:g}{_NARROW}% interval {unit.change(difference.low)} to {unit.change(difference.high)}"
+        text += (
+            f", {confidence * 100:g}{_NARROW}% interval {unit.change(difference.low)} to {unit.change(difference.high)}"
+        )
     text += "."
     prompts, each = finite(evaluation.get("prompts")), finite(evaluation.get("images_per_prompt"))
     if prompts:
@@ -170,7 +183,10 @@ def _caveats(data: RunData, name: str, unit: Unit) -> list[str]:
     notes = []
     before, after = (finite(data.models.get(key, {}).get("frechet")) for key in (REFERENCE, name))
     if before and after and after > before * 1.1:
-        notes.append(f"The set of pictures moved away from real ones: Fréchet distance rose from {number(before)} to {number(after)}.")
+        notes.append(
+            "The set of pictures moved away from real ones: "
+            f"Fréchet distance rose from {number(before)} to {number(after)}."
+        )
     differences = data.models[name].get("category_differences") or {}
     worse = [
         label(category)
@@ -210,7 +226,11 @@ def _forest(data: RunData, name: str, unit: Unit) -> list[ForestRow]:
         interval = interval_of(data.models[model].get("difference"))
         if interval:
             tone = "" if model == name else data.tones[model]
-            rows.append(ForestRow("All prompts" if model == name else f"{model}, all", interval, strong=model == name, tone=tone))
+            rows.append(
+                ForestRow(
+                    "All prompts" if model == name else f"{model}, all", interval, strong=model == name, tone=tone
+                )
+            )
     differences = data.models[name].get("category_differences") or {}
     for category in categories_of(data):
         if interval := interval_of(differences.get(category)):
