@@ -129,8 +129,18 @@ def test_altered_latents_are_refused_when_read(tmp_path: Path) -> None:
     path.write_bytes(content)
     store = PairStore(tmp_path / "pairs")
     assert torch.equal(store.read([3, 4]).win, latents().win[[3, 4]])
-    with pytest.raises(UserError, match=r"shard-00001\.safetensors, row 2.*pair-5.*delete it"):
+    with pytest.raises(UserError, match=r"shard-00001\.safetensors, row 2.*pair-5.*delete the file"):
         store.read([5])
+
+
+def test_an_altered_row_is_refused_when_its_pair_is_read(tmp_path: Path) -> None:
+    layout = write_store(tmp_path / "pairs")
+    text = layout.index(0).read_text()
+    layout.index(0).write_text(text.replace("a cat 1", "a dog 1"))
+    store = PairStore(tmp_path / "pairs")
+    store.read([0, 2])
+    with pytest.raises(UserError, match=r"row 1: latents and index .pair pair-1."):
+        store.read([1])
 
 
 def test_swapped_shards_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 A folder holds `settings.json` (what the pairs are, see `build`), and for every shard
 
-    shard-00000.jsonl         one row per pair: id, prompt, degraded_prompt, seed, ... and a checksum of its latents
+    shard-00000.jsonl         one row per pair: id, prompt, degraded_prompt, seed, ... and a checksum
     shard-00000.cost.json     what making it cost
     shard-00000.safetensors   x_0_win and x_0_lose, [N, C, H, W]
 
@@ -13,6 +13,7 @@ file follow from the settings alone, byte for byte.
 
 from __future__ import annotations
 
+import json
 import sys
 import zlib
 from collections.abc import Iterable, Sequence
@@ -67,9 +68,10 @@ class Layout:
         return self.folder / f"shard-{shard:05d}.cost.json"
 
 
-def checksum(win: Tensor, lose: Tensor) -> str:
-    """CRC-32 over the bytes of both latents of one pair, 8 hexadecimal digits."""
-    crc = 0
+def checksum(row: dict[str, Any], win: Tensor, lose: Tensor) -> str:
+    """CRC-32 over a pair's row (without its checksum) and the bytes of its latents, 8 hexadecimal digits."""
+    told = {key: value for key, value in row.items() if key != "checksum"}
+    crc = zlib.crc32(json.dumps(told).encode())
     for side in (win, lose):
         crc = zlib.crc32(side.contiguous().view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
@@ -89,8 +91,8 @@ def write_shard(layout: Layout, shard: int, x_0: WinLose, rows: Sequence[dict[st
         )
     for leftover in layout.folder.glob(f".{layout.tensors(shard).stem}.*.partial"):
         leftover.unlink(missing_ok=True)
-    checksums = (checksum(win, lose) for win, lose in zip(x_0.win, x_0.lose, strict=True))
-    write_jsonl(layout.index(shard), ({**row, "checksum": crc} for row, crc in zip(rows, checksums, strict=True)))
+    pairs = zip(rows, x_0.win, x_0.lose, strict=True)
+    write_jsonl(layout.index(shard), ({**row, "checksum": checksum(row, win, lose)} for row, win, lose in pairs))
     write_json(layout.cost(shard), cost.as_dict())
     with atomic_path(layout.tensors(shard)) as partial:
         partial.write_bytes(save({WIN: x_0.win.contiguous(), LOSE: x_0.lose.contiguous()}))
@@ -140,13 +142,13 @@ class Shard:
         """x_0 of both sides of one pair, [C, H, W] each, in their stored precision.
 
         Raises:
-            UserError: the bytes are not those that were written with this row.
+            UserError: row or latents are not those that were written together.
         """
         win, lose = self.win[row], self.lose[row]
-        if checksum(win, lose) != self.rows[row].get("checksum"):
+        if checksum(self.rows[row], win, lose) != self.rows[row].get("checksum"):
             raise UserError(
-                f"{self.path}, row {row}: the latents differ from those made for pair {self.rows[row].get('id')}; "
-                f"the file was altered: delete it, then {_MEND}"
+                f"{self.path}, row {row}: latents and index (pair {self.rows[row].get('id')}) are not those that were "
+                f"written together, one was altered: delete the file, then {_MEND}"
             )
         return win, lose
 
