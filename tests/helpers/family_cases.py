@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from helpers.tiny_families import tiny_sdxl
 from helpers.tiny_pipelines import tiny_sd
 
 PROMPT = "a red cat"
@@ -37,9 +38,22 @@ def _encode_sd(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
     return {"prompt_embeds": embeds}
 
 
+def _encode_sdxl(pipeline: Any, prompts: list[str]) -> dict[str, Tensor]:
+    embeds, empty, pooled, empty_pooled = pipeline.encode_prompt(
+        prompts, device="cpu", do_classifier_free_guidance=True
+    )
+    rows = torch.tensor([not prompt for prompt in prompts])
+    return {
+        "prompt_embeds": torch.where(rows[:, None, None], empty, embeds),
+        "pooled_prompt_embeds": torch.where(rows[:, None], empty_pooled, pooled),
+    }
+
+
 CASES = [
     Case("sd_epsilon", tiny_sd, _encode_sd),
     Case("sd_v_prediction", lambda folder: tiny_sd(folder, "v_prediction", "ddim"), _encode_sd),
+    Case("sdxl", tiny_sdxl, _encode_sdxl, size_px=(64, 128)),
+    Case("sdxl_empty_prompt_is_text", lambda folder: tiny_sdxl(folder, force_zeros=False), _encode_sdxl),
 ]
 
 

@@ -15,9 +15,13 @@ from ..files import read_json
 from .folder import INDEX, PipelineFolder
 from .pipeline import PipelineFamily
 from .stable_diffusion import StableDiffusion
+from .stable_diffusion_xl import StableDiffusionXL
 
 EMBEDDED = "tinyscenes"
-FAMILIES: dict[str, type[PipelineFamily]] = {"StableDiffusionPipeline": StableDiffusion}
+FAMILIES: dict[str, type[PipelineFamily]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+}
 """`_class_name` in model_index.json -> adapter"""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DISTILLED = re.compile(r"turbo|lightning|schnell|\blcm\b|hyper-sd|distilled", re.IGNORECASE)

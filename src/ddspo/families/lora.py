@@ -111,7 +111,8 @@ def save_lora(denoiser: nn.Module, weights: Mapping[str, Tensor], prefix: str, f
         f"{prefix}.{key}": sorted(value) if isinstance(value, set) else value
         for key, value in denoiser.peft_config[ADAPTER].to_dict().items()  # type: ignore[union-attr, index]
     }
-    metadata = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(config, indent=2, sort_keys=True)}
+    # One entry only: safetensors writes several in random order, and equal policies should be equal files.
+    metadata = {LORA_ADAPTER_METADATA_KEY: json.dumps(config, indent=2, sort_keys=True)}
     named = {f"{prefix}.{name}": tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     save_file(named, folder / WEIGHTS_FILE, metadata=metadata)
 

@@ -26,8 +26,9 @@ class Roles:
     """The trained policy and the frozen reference on one family.
 
     With LoRA both are one network: the reference is the policy with its adapter off. With full fine-tuning the
-    reference is a frozen copy. Both always compute in the same precision, so at step 0 their predictions are equal
-    bit for bit: mixed precision is applied here, to both roles alike, and not by the caller to one of them.
+    reference is a frozen copy. Both always compute in the same precision: mixed precision is applied here, to both
+    roles alike, and not by the caller to one of them. So at step 0 their predictions are equal, bit for bit with LoRA;
+    a copy may differ in the last digit of float32, because matrix kernels on CPUs round by where a matrix lies.
 
     Build with `Roles.lora` or `Roles.full`.
     """

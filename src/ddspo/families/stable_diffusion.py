@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..tensors import Conditioning
 from .pipeline import PipelineFamily
+from .text import clip_tokens, longer_than
 
 
 class StableDiffusion(PipelineFamily):
@@ -49,13 +50,7 @@ class StableDiffusion(PipelineFamily):
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden state of CLIP over `model_max_length` padded tokens."""
         tokenizer, encoder = self.part("tokenizer"), self.part("text_encoder")
-        tokens = tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
+        tokens = clip_tokens(tokenizer, prompts)
         masked = getattr(encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(self.device) if masked else None
         embeds = encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
@@ -64,7 +59,7 @@ class StableDiffusion(PipelineFamily):
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
         """True where a prompt has more tokens than CLIP takes (77)."""
         tokenizer = self.part("tokenizer")
-        return [len(ids) > tokenizer.model_max_length for ids in tokenizer(list(prompts), verbose=False).input_ids]
+        return longer_than(tokenizer, prompts, tokenizer.model_max_length)
 
     def predict(
         self, x_t: Tensor, timestep: Tensor, conditioning: Conditioning, *, denoiser: nn.Module | None = None

@@ -1,0 +1,64 @@
+"""Stable Diffusion XL: two text encoders, pooled text, and the picture's size told to the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..tensors import Conditioning
+from .stable_diffusion import StableDiffusion
+from .text import clip_penultimate, longer_than
+
+
+class StableDiffusionXL(StableDiffusion):
+    """Conditioning is {"prompt_embeds": [B, 77, width], "pooled_prompt_embeds": [B, pooled width]}.
+
+    The size conditioning follows from x_t: original size = target size = the picture's, no crop, as in the pipeline's
+    own defaults.
+    """
+
+    name = "stable_diffusion_xl"
+    text_parts = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Penultimate states of both encoders side by side, pooled text of the second.
+
+        '' gives the unconditional rows: zeros where the pipeline says `force_zeros_for_empty_prompt`.
+        """
+        first, _ = clip_penultimate(self.part("tokenizer"), self.part("text_encoder"), prompts, self.device)
+        second, pooled = clip_penultimate(self.part("tokenizer_2"), self.part("text_encoder_2"), prompts, self.device)
+        embeds = torch.cat([first, second], dim=-1)
+        if self.folder.index.get("force_zeros_for_empty_prompt", True):
+            empty = torch.tensor([not prompt for prompt in prompts], device=self.device)
+            embeds, pooled = embeds.masked_fill(empty[:, None, None], 0), pooled.masked_fill(empty[:, None], 0)
+        return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": pooled})
+
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        """True where a prompt has more tokens than either encoder takes (77)."""
+        tokenizers = [self.part(name) for name in self.text_parts.values()]
+        cut = [longer_than(tokenizer, prompts, tokenizer.model_max_length) for tokenizer in tokenizers]
+        return [any(row) for row in zip(*cut, strict=True)]
+
+    def predict(
+        self, x_t: Tensor, timestep: Tensor, conditioning: Conditioning, *, denoiser: nn.Module | None = None
+    ) -> Tensor:
+        """epsilon or v, whichever the checkpoint predicts, [B, C, H, W], in x_t's dtype."""
+        network = denoiser or self.denoiser
+        dtype = next(network.parameters()).dtype
+        text = conditioning.to(dtype=dtype).tensors
+        output = network(
+            x_t.to(dtype),
+            timestep,
+            encoder_hidden_states=text["prompt_embeds"],
+            added_cond_kwargs={"text_embeds": text["pooled_prompt_embeds"], "time_ids": self.size_ids(x_t).to(dtype)},
+            return_dict=False,
+        )
+        return output[0].to(x_t.dtype)
+
+    def size_ids(self, x_t: Tensor) -> Tensor:
+        """[B, 6]: original height and width, crop top and left, target height and width, in pixels."""
+        height, width = (side * self.pixels_per_latent for side in x_t.shape[-2:])
+        return torch.tensor([[height, width, 0, 0, height, width]], device=x_t.device).expand(x_t.shape[0], -1)
