@@ -205,6 +205,33 @@ def test_other_settings_are_refused_with_the_difference(home: Path, whole: Path)
         evaluate(_recipe(home), {"idle": home / "bold"}, whole)
 
 
+def test_settings_under_which_nothing_was_drawn_bind_nobody(
+    home: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the first batch does not fit in memory."""
+    output, recipe = tmp_path / "whole", _recipe(home)
+    larger = _recipe(home, sampling=recipe.evaluation.sampling.model_dump() | {"batch_images": 64})
+    with monkeypatch.context() as patch:
+        patch.setattr("ddspo.evaluation.generate.sample", _out_of_memory)
+        with pytest.raises(MemoryError):
+            evaluate(larger, {"idle": home / "bold"}, output)
+    evaluate(recipe, {"idle": home / "idle"}, output)
+    assert not output.joinpath("images/bold").exists()
+    picture = next(output.glob("images/idle/*.png"))
+    assert picture.read_bytes() == (whole / picture.relative_to(output)).read_bytes()
+
+
+def _out_of_memory(*args: Any, **kwargs: Any) -> None:
+    raise MemoryError
+
+
+def test_a_folder_of_other_things_is_left_alone(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("do not lose me")
+    with pytest.raises(UserError, match="already holds other files"):
+        evaluate(_recipe(home), {}, tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 def test_statistics_may_change(home: Path, whole: Path) -> None:
     before = read_json(whole / "evaluation.json")
     policies = {"idle": home / "idle", "bold": home / "bold"}
@@ -262,6 +289,7 @@ def test_bad_input(home: Path, tmp_path: Path) -> None:
         evaluate(_recipe(home, set_metrics=["fid"]), {}, tmp_path / "scores")
     with pytest.raises(UserError, match="scorers is empty"):
         evaluate(_recipe(home, scorers=[]), {}, tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
     tiny_sd(tmp_path, scheduler="ddim", seed=9).rename(tmp_path / "other")
     foreign = _policy(tmp_path / "other", tmp_path / "foreign", 0.0)
     with pytest.raises(UserError, match="trained on another base"):

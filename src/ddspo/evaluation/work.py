@@ -55,7 +55,9 @@ class Work:
             self.records, evaluation.images_per_prompt, evaluation.sampling.batch_images, self.recipe.seed
         )
         self.settings = self._settings()
-        claim_folder(self.output, self.settings, "an evaluation")
+        self._fingerprints: dict[str, str] = {}
+        if _occupied(self.output):
+            self._bind_folder()
         self.rows = read_scores(self.output / SCORES)
         self.ledger = Ledger.load(self.output)
 
@@ -78,8 +80,17 @@ class Work:
 
     def claim(self, name: str, folder: Path | None) -> None:
         """Tie images/NAME to one set of weights, so that pictures of two trainings never mix under one name."""
-        fingerprint = self.settings["base_fingerprint"] if folder is None else self._policy_fingerprint(folder)
-        claim_folder(self.output / "images" / name, {"fingerprint": fingerprint}, f"pictures of '{name}'")
+        self._fingerprints[name] = (
+            self.settings["base_fingerprint"] if folder is None else self._policy_fingerprint(folder)
+        )
+        if _occupied(self.output / "images" / name):
+            self._bind_pictures(name)
+
+    def _bind_folder(self) -> None:
+        claim_folder(self.output, self.settings, "an evaluation")
+
+    def _bind_pictures(self, name: str) -> None:
+        claim_folder(self.output / "images" / name, {"fingerprint": self._fingerprints[name]}, f"pictures of '{name}'")
 
     def _policy_fingerprint(self, folder: Path) -> str:
         if not (folder / _POLICY_RECORD).is_file():
@@ -153,6 +164,9 @@ class Work:
             denoiser=denoiser.eval(),
             ledger=self.ledger,
         )
+        # Only now, with something to keep, do settings bind: a batch that did not fit in memory may be made smaller.
+        self._bind_folder()
+        self._bind_pictures(name)
         for picture, image in zip(batch, images, strict=True):
             write_png(self.output / picture.path(name), image)
 
@@ -198,6 +212,10 @@ class Work:
         """All pictures of a model, batch by batch, uint8 [N, H, W, 3]."""
         for batch in self.batches:
             yield read_pngs([self.output / picture.path(name) for picture in batch])
+
+
+def _occupied(folder: Path) -> bool:
+    return folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def read_scores(path: Path) -> dict[tuple[str, str, int], Row]:
