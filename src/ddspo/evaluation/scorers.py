@@ -1,4 +1,4 @@
-"""Scorers of single pictures, chosen as "name" or "name:argument": "tinyscenes", "clip_score:openai/clip-vit-base-patch32"."""
+"""Scorers of single pictures, chosen as "name" or "name:argument", such as "clip_score:FOLDER"."""
 
 from __future__ import annotations
 
