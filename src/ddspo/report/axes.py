@@ -52,7 +52,8 @@ def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
     if len(powers) > 2:
         return powers
     fine = [factor * 10.0**power for power in range(first - 1, last + 1) for factor in (1, 2, 5)]
-    return [value for value in fine if low <= value * (1 + 1e-9) and value * (1 - 1e-9) <= high]
+    fine = [value for value in fine if low <= value * (1 + 1e-9) and value * (1 - 1e-9) <= high]
+    return fine if len(fine) <= most or not powers else powers
 
 
 def finite_range(values: Sequence[float], log: bool = False) -> tuple[float, float]:

@@ -147,16 +147,18 @@ def judge_run(data: RunData, unit: Unit) -> Verdict:
 
 def _sentence(data: RunData, name: str, unit: Unit, direction: int) -> str:
     before, after = level(data.models.get(REFERENCE, {})), level(data.models[name])
-    if unit.scorer == "tinyscenes":
-        what = "pictures that match their prompt exactly"
+    told = unit.value(before), unit.value(after)
+    if unit.percent:
+        verb = "match their prompt exactly" if unit.scorer == "tinyscenes" else f"pass {unit.scorer}"
+        if direction == 0:
+            return f"{told[0]} of pictures {verb} before and {told[1]} after: too close to call."
+        subject = f"The share of pictures that {verb}"
     else:
-        what = f"pictures that pass {unit.scorer}" if unit.percent else f"mean {unit.scorer} score"
-    share = "the share of " if unit.percent else "the "
-    if direction == 0:
-        levels = f"{unit.value(before)} before and {unit.value(after)} after"
-        return f"The data do not tell policy and base apart: {share}{what} is {levels}."
+        subject = f"The mean {unit.scorer} score"
+        if direction == 0:
+            return f"{subject} is {told[0]} before and {told[1]} after: too close to call."
     moved = "rose" if (after or 0) > (before or 0) else "fell"
-    return f"{share[0].upper()}{share[1:]}{what} {moved} from {unit.value(before)} to {unit.value(after)}."
+    return f"{subject} {moved} from {told[0]} to {told[1]}."
 
 
 def _detail(data: RunData, name: str, unit: Unit, difference: Interval) -> str:
