@@ -27,6 +27,8 @@ PAIRS = "pairs"
 POLICY_RUN = "policy_run"
 BASELINES = "baselines"
 SCORES = "scores"
+SETTINGS = "settings.json"
+_ARTIFACTS = (DEGRADED, PAIRS, POLICY_RUN, BASELINES, SCORES)
 
 # What may differ when a run is taken up again, as far as the folder is concerned; stages check their own settings.
 _NOT_IDENTITY: dict[str, Any] = {
@@ -58,12 +60,19 @@ def open_run(recipe: Recipe) -> Path:
     if run.exists() and not run.is_dir():
         raise UserError(f"{run} is a file, not a folder; choose another --output")
     try:
-        claim_folder(run, recipe.model_dump(mode="json", exclude=_NOT_IDENTITY), "a run")
+        settings = recipe.model_dump(mode="json", exclude=_NOT_IDENTITY)
+        if (run / SETTINGS).exists() and not any(_is_made(run / name) for name in _ARTIFACTS):
+            write_json(run / SETTINGS, settings)  # a mistake ended the first attempt; it may be mended in place
+        claim_folder(run, settings, "a run")
         write_text(run / "recipe.yaml", dump_recipe(recipe))
         write_json(run / "environment.json", describe_environment())
     except OSError as error:
         raise UserError(f"cannot make {run}: {error.strerror or error}; choose another --output") from error
     return run
+
+
+def _is_made(path: Path) -> bool:
+    return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
 
 
 def single_process(verb: str) -> None:

@@ -76,6 +76,15 @@ def test_another_run_is_refused_with_the_difference(stages: list[str], tmp_path:
     assert stages[-1] == "report", "what does not change the run may differ when it is taken up again"
 
 
+def test_an_attempt_that_made_nothing_does_not_hold_the_folder(tmp_path: Path) -> None:
+    open_run(simple(tmp_path / "run", prompts={"source": "typo.txt"}))
+    (tmp_path / "run" / "degraded.jsonl").write_text("")
+    open_run(simple(tmp_path / "run", prompts={"source": "right.txt"}))
+    (tmp_path / "run" / "degraded.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match=r"prompts\.source: 'right\.txt' there"):
+        open_run(simple(tmp_path / "run", prompts={"source": "other.txt"}))
+
+
 def test_folders_that_are_no_run(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
