@@ -10,6 +10,7 @@ import pytest
 from ddspo.errors import UserError
 from ddspo.prompts import degrade as stage
 from ddspo.prompts.degrade import degrade_prompts, settings_path, skipped_path
+from ddspo.prompts.removal import RemovalDegrader
 from ddspo.prompts.sources import PromptList, PromptRecord, Skipped, read_prompts
 from ddspo.prompts.variants import Variant
 from ddspo.recipe import Degradation
@@ -63,13 +64,13 @@ class Dying:
         if prompt == self.at:
             raise KeyboardInterrupt
         self.seen.append(prompt)
-        return stage.RemovalDegrader(0.4, 0.7).degrade(prompt, rng, variants)
+        return RemovalDegrader(0.4, 0.7).degrade(prompt, rng, variants)
 
 
 def test_interrupted_and_resumed_equals_unbroken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
     degrade_prompts(REMOVAL, records(), whole, seed=0)
-    monkeypatch.setitem(stage.DEGRADERS, "removal", lambda settings: Dying(records()[12].prompt))
+    monkeypatch.setitem(stage.DEGRADERS, "removal", lambda settings, journal: Dying(records()[12].prompt))
     with pytest.raises(KeyboardInterrupt):
         degrade_prompts(REMOVAL, records(), broken, seed=0)
     assert not broken.exists()
@@ -77,7 +78,7 @@ def test_interrupted_and_resumed_equals_unbroken(tmp_path: Path, monkeypatch: py
     with partial.open("a", encoding="utf-8") as file:
         file.write('{"id": "torn')
     second = Dying("")
-    monkeypatch.setitem(stage.DEGRADERS, "removal", lambda settings: second)
+    monkeypatch.setitem(stage.DEGRADERS, "removal", lambda settings, journal: second)
     degrade_prompts(REMOVAL, records(), broken, seed=0)
     assert broken.read_bytes() == whole.read_bytes()
     assert second.seen == [record.prompt for record in records()[12:]]
@@ -106,11 +107,11 @@ def test_a_draw_depends_on_the_prompt_alone(tmp_path: Path) -> None:
     assert all(row == all_rows[row["id"]] for row in rows(tmp_path / "b.jsonl"))
 
 
-def test_nothing_degraded_and_unknown_method(tmp_path: Path) -> None:
+def test_nothing_degraded_and_unknown_kind(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'scenes' could degrade no prompt .*'not a tinyscenes prompt': 20"):
         degrade_prompts(Degradation(), records(), tmp_path / "a.jsonl", seed=0)
-    with pytest.raises(UserError, match="'magic' is unknown; known: removal, scenes"):
-        degrade_prompts(Degradation(method="magic"), records(), tmp_path / "b.jsonl", seed=0)
+    with pytest.raises(UserError, match="'magic' is unknown to 'scenes'"):
+        degrade_prompts(Degradation(kinds=("magic",)), records(), tmp_path / "b.jsonl", seed=0)
     assert not (tmp_path / "b.settings.json").exists()
 
 

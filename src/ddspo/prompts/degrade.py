@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..errors import UserError
 from ..files import atomic_path, content_id, differences, read_json, read_jsonl, write_json
 from ..progress import progress
 from ..recipe import Degradation
 from ..rng import numpy_generator
-from .removal import RemovalDegrader
-from .scenes import ScenesDegrader
+from .methods import DEGRADERS, deciding_settings
+from .quality import Embed, QualityFilter
 from .sources import PromptList, PromptRecord
-from .variants import Degrader, StreamDegrader, UnusableError, Variant
+from .variants import Degrader, Outcome, StreamDegrader, degrade_one
 
 FORMAT = 1
-
-#: method -> how to make it from its settings
-DEGRADERS: dict[str, Callable[[Degradation], Degrader | StreamDegrader]] = {
-    "removal": lambda settings: RemovalDegrader(settings.remove_low, settings.remove_high),
-    "scenes": lambda settings: ScenesDegrader(settings.kinds),
-}
 
 
 @dataclass(frozen=True)
@@ -47,21 +41,12 @@ class DegradeSummary:
     """degraded prompts by kind"""
     skipped: dict[str, int]
     """prompts without a degraded prompt, by reason; reading's own omissions are under 'source: ...'"""
+    dropped: dict[str, int]
+    """variants that were made and rejected, by reason"""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "output": self.output.name}
-
-
-def make_degrader(settings: Degradation) -> Degrader | StreamDegrader:
-    """The degrader that `settings.method` names.
-
-    Raises:
-        UserError: no such method, or the method rejects its settings.
-    """
-    if settings.method not in DEGRADERS:
-        raise UserError(f"degradation.method: '{settings.method}' is unknown; known: {', '.join(DEGRADERS)}")
-    return DEGRADERS[settings.method](settings)
 
 
 def settings_path(output: Path) -> Path:
@@ -78,36 +63,38 @@ def _partial_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
-def _row(record: PromptRecord, result: list[Variant] | UnusableError, seed: int) -> dict[str, Any]:
+def answers_path(output: Path) -> Path:
+    """The journal beside `degraded.jsonl` of every answer that a server gave, so that none is paid for twice."""
+    return output.with_name(f"{output.stem}.answers.jsonl")
+
+
+def _row(record: PromptRecord, outcome: Outcome, distances: list[dict[str, float]], seed: int) -> dict[str, Any]:
     """One line of the partial file; `skipped` marks those that end in the list of skipped prompts."""
-    if isinstance(result, UnusableError):
-        return {"id": record.id, "prompt": record.prompt, "skipped": str(result)}
+    dropped = {"dropped": dict(outcome.dropped)} if outcome.dropped else {}
+    if outcome.skipped is not None:
+        return {"id": record.id, "prompt": record.prompt, "skipped": outcome.skipped, **dropped}
+    measured = zip(outcome.variants, distances, strict=True)
     return {
         "id": record.id,
         "prompt": record.prompt,
-        "degraded_prompts": [variant.text for variant in result],
-        "how": [{"kind": variant.kind, "change": variant.change} for variant in result],
+        "degraded_prompts": [variant.text for variant in outcome.variants],
+        "how": [{"kind": variant.kind, "change": variant.change, **measures} for variant, measures in measured],
         "seed": seed,
         "meta": record.meta,
+        **dropped,
     }
 
 
-def _generator(seed: int, record: PromptRecord) -> np.random.Generator:
-    return numpy_generator(seed, "degrade", record.id)
-
-
-def _results(
-    degrader: Degrader | StreamDegrader, records: Sequence[PromptRecord], start: int, seed: int, variants: int
-) -> Iterator[list[Variant] | UnusableError]:
+def outcomes(
+    degrader: Degrader | StreamDegrader, records: Iterable[PromptRecord], seed: int, variants: int
+) -> Generator[Outcome, None, None]:
+    """The outcome for each record, in order; draws depend on (seed, prompt) only."""
+    pending = ((record.prompt, numpy_generator(seed, "degrade", record.id)) for record in records)
     if isinstance(degrader, StreamDegrader):
-        pending = ((record.prompt, _generator(seed, record)) for record in islice(records, start, None))
         yield from degrader.degrade_stream(pending, variants)
         return
-    for record in islice(records, start, None):
-        try:
-            yield degrader.degrade(record.prompt, _generator(seed, record), variants)
-        except UnusableError as reason:
-            yield reason
+    for prompt, rng in pending:
+        yield degrade_one(degrader, prompt, rng, variants)
 
 
 def _claim(output: Path, settings: dict[str, Any]) -> None:
@@ -151,6 +138,7 @@ def _resume_point(partial: Path, records: Sequence[PromptRecord]) -> int:
 def _finish(output: Path, given: int, settings: dict[str, Any], source_skips: dict[str, int]) -> DegradeSummary:
     """Split the partial file into result and list of skipped prompts, and complete the sidecar."""
     kinds: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
     reasons: Counter[str] = Counter({f"source: {reason}": count for reason, count in source_skips.items()})
     written = 0
     partial = _partial_path(output)
@@ -161,13 +149,14 @@ def _finish(output: Path, given: int, settings: dict[str, Any], source_skips: di
         skipped.open("w", encoding="utf-8") as bad,
     ):
         for row in read_jsonl(partial):
+            dropped.update(row.pop("dropped", {}))
             if "skipped" in row:
                 reasons[row["skipped"]] += 1
             else:
                 kinds.update(how["kind"] for how in row["how"])
                 written += 1
             (bad if "skipped" in row else good).write(json.dumps(row, ensure_ascii=False) + "\n")
-    summary = DegradeSummary(output, given, written, kinds.total(), dict(kinds), dict(reasons))
+    summary = DegradeSummary(output, given, written, kinds.total(), dict(kinds), dict(reasons), dict(dropped))
     write_json(settings_path(output), {**settings, "summary": summary.as_dict()})
     partial.unlink()
     return summary
@@ -181,37 +170,37 @@ def _load_summary(output: Path) -> DegradeSummary | None:
 
 
 def degrade_prompts(
-    settings: Degradation, records: Sequence[PromptRecord], output: Path, seed: int
+    settings: Degradation, records: Sequence[PromptRecord], output: Path, seed: int, *, embed: Embed | None = None
 ) -> DegradeSummary:
     """Make degraded prompts for every record and write them to `output` (JSON lines, in the order of the records).
 
-    A row is {"id", "prompt", "degraded_prompts", "how": [{"kind", "change"}], "seed", "meta"}. Beside it stand
-    `*.settings.json` (settings and summary) and `*.skipped.jsonl` (prompts that got none, with the reason).
+    A row is {"id", "prompt", "degraded_prompts", "how": [{"kind", "change", "text_distance"}], "seed", "meta"}. Beside
+    it stand `*.settings.json` (settings and summary) and `*.skipped.jsonl` (prompts that got none, with the reason).
     Draws depend on (seed, prompt) only. Interrupted, the same call goes on where it stopped; whole, it does nothing.
+
+    Args:
+        settings: the method and its settings.
+        records: unique prompts, as `read_prompts` gives them.
+        output: usually `degraded.jsonl`.
+        seed: the run seed.
+        embed: texts -> [N, D], the model's text encoder; its distances are recorded and can be filtered on.
 
     Raises:
         UserError: `output` was made with other settings or prompts (the difference is told), or none got a variant.
     """
     described = {
         "format": FORMAT,
-        "degradation": settings.model_dump(mode="json"),
+        "degradation": deciding_settings(settings),
         "seed": seed,
         "prompts": {"count": len(records), "digest": content_id(*(record.id for record in records))},
     }
-    degrader = make_degrader(settings)
+    degrader = DEGRADERS[settings.method](settings, answers_path(output))
+    quality = QualityFilter(settings.min_text_distance, settings.min_embedding_distance, embed)
     _claim(output, described)
     if (finished := _load_summary(output)) is not None:
         return finished
-    partial = _partial_path(output)
-    start = _resume_point(partial, records)
-    results = _results(degrader, records, start, seed, settings.variants)
-    with (
-        partial.open("a", encoding="utf-8") as file,
-        progress(len(records), "degrade", "prompts", done=start) as bar,
-    ):
-        for record, result in zip(islice(records, start, None), results, strict=True):
-            file.write(json.dumps(_row(record, result, seed), ensure_ascii=False) + "\n")
-            bar.update()
+    made = functools.partial(outcomes, degrader, seed=seed, variants=settings.variants)
+    _work(made, quality, records, output, seed)
     source_skips = records.skipped.counts if isinstance(records, PromptList) else {}
     summary = _finish(output, len(records), described, source_skips)
     if not summary.written:
@@ -220,3 +209,24 @@ def degrade_prompts(
             f"see {skipped_path(output)} and choose another method"
         )
     return summary
+
+
+def _work(
+    make: Callable[[Iterable[PromptRecord]], Generator[Outcome, None, None]],
+    quality: QualityFilter,
+    records: Sequence[PromptRecord],
+    output: Path,
+    seed: int,
+) -> None:
+    """Append to the partial file what it lacks."""
+    partial = _partial_path(output)
+    start = _resume_point(partial, records)
+    with (
+        contextlib.closing(make(islice(records, start, None))) as made,
+        partial.open("a", encoding="utf-8", buffering=1) as file,
+        progress(len(records), "degrade", "prompts", done=start) as bar,
+    ):
+        measured = quality.measured((record.prompt for record in islice(records, start, None)), made)
+        for record, (outcome, distances) in zip(islice(records, start, None), measured, strict=True):
+            file.write(json.dumps(_row(record, outcome, distances, seed), ensure_ascii=False) + "\n")
+            bar.update()

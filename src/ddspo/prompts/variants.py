@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +21,15 @@ class Variant:
 
 class UnusableError(Exception):
     """A prompt that a degrader cannot degrade; the message is the reason under which it is counted."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one prompt: variants, or the reason why there are none, and how many were rejected by reason."""
+
+    variants: list[Variant]
+    skipped: str | None = None
+    dropped: Counter[str] = field(default_factory=Counter)
 
 
 class Degrader(Protocol):
@@ -42,8 +52,14 @@ class StreamDegrader(Protocol):
 
     name: str
 
-    def degrade_stream(
-        self, prompts: Iterable[tuple[str, np.random.Generator]], variants: int
-    ) -> Iterator[list[Variant] | UnusableError]:
-        """One result per prompt, in the order of the prompts."""
+    def degrade_stream(self, prompts: Iterable[tuple[str, np.random.Generator]], variants: int) -> Iterator[Outcome]:
+        """One outcome per prompt, in the order of the prompts; stops early only by raising."""
         ...
+
+
+def degrade_one(degrader: Degrader, prompt: str, rng: np.random.Generator, variants: int) -> Outcome:
+    """The outcome of a degrader that takes one prompt at a time."""
+    try:
+        return Outcome(degrader.degrade(prompt, rng, variants))
+    except UnusableError as reason:
+        return Outcome([], str(reason))
