@@ -20,8 +20,10 @@ from .tiny_pipelines import tiny_sd
 SHAPE = (4, 8, 8)
 
 
-def make_pairs(folder: Path, base: Path, count: int = 10, fingerprint: str | None = None) -> Path:
-    """Random latents that carry the base's fingerprint, with prompts of their own."""
+def make_pairs(
+    folder: Path, base: Path, count: int = 10, fingerprint: str | None = None, degraded: str | None = None
+) -> Path:
+    """Random latents that carry the base's fingerprint, with prompts of their own; `degraded` makes all alike."""
     fingerprint = fingerprint or load_family(str(base)).fingerprint()
     claim_folder(
         folder,
@@ -33,7 +35,12 @@ def make_pairs(folder: Path, base: Path, count: int = 10, fingerprint: str | Non
         numbers = layout.numbers(shard)
         x_0 = WinLose(*(torch.randn((len(numbers), *SHAPE), generator=generator) for _ in range(2)))
         rows = [
-            {"id": f"pair-{n}", "prompt": f"a red cat {n % 7}", "degraded_prompt": f"a blue dog {n % 3}", "seed": n}
+            {
+                "id": f"pair-{n}",
+                "prompt": degraded or f"a red cat {n % 7}",
+                "degraded_prompt": degraded or f"a blue dog {n % 3}",
+                "seed": n,
+            }
             for n in numbers
         ]
         write_shard(layout, shard, x_0, rows, Ledger())

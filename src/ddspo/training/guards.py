@@ -6,35 +6,41 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..errors import UserError
 from .checkpoint import numbered
 
+LEAST_CONTRAST = 1e-10
+"""mean d² that float32 rounding alone makes is about 1e-13"""
 _MEND = "lower training.optimizer.learning_rate, raise objective.beta, or train with mixed_precision 'bf16' or 'no'"
 
 
 def check_gradients(parameters: dict[str, nn.Parameter]) -> None:
-    """After the first backward: every trained parameter has a gradient, and not all are zero.
+    """After the first backward: every trained parameter has a gradient.
 
     A reference call at the wrong place can switch gradients off without a word; better to stop than to train nothing.
-    Whether they are finite is left to the norm that every step computes; in fp16 the first steps may overflow.
 
     Raises:
-        UserError: a trained parameter has no gradient, or no loss depends on any.
+        UserError: a trained parameter has none.
     """
-    gradients = [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
     missing = [name for name, parameter in parameters.items() if parameter.grad is None]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(parameters)} trained parameters get no gradient ({missing[0]}, ...); "
             "choose training.lora.targets that the network uses"
         )
-    largest = torch.stack(torch._foreach_norm(gradients, math.inf)).max()
-    if largest.item() == 0:
+
+
+def check_signal(row: dict[str, Any], gradient_norm: float) -> None:
+    """After the first step's measurements: there is something to learn from.
+
+    Raises:
+        UserError: the gradient is zero, or the reference cannot tell prompts from degraded prompts.
+    """
+    if gradient_norm == 0 or row.get("contrast", 1.0) < LEAST_CONTRAST:
         raise UserError(
-            "the first step's gradient is zero everywhere: policy and target agree already; "
+            f"nothing to learn: gradient norm {gradient_norm:.2g}, contrast {row.get('contrast', 0.0):.2g}; "
             "check that degraded prompts differ from their prompts"
         )
 

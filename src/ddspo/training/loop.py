@@ -18,7 +18,7 @@ from ..families.pipeline import PipelineFamily
 from ..pairs.store import PairStore
 from ..progress import progress
 from ..recipe import Recipe
-from .guards import check_gradients, stop_unless_finite
+from .guards import check_gradients, check_signal, stop_unless_finite
 from .metrics import MetricSums, read_metrics
 from .optimizer import learning_rate, set_learning_rate
 from .result import TrainSummary, finished, summarize
@@ -92,6 +92,8 @@ def train_steps(run: Run) -> None:
             *reduced, gradient_norm = torch.cat([accelerator.reduce(sums.vector, "sum"), norm[None].float()]).tolist()
             row = read_metrics(sums, reduced)
             stop_unless_finite(step + 1, row["loss"], gradient_norm, accelerator.scaler, run.checkpoints)
+            if step == first:
+                check_signal(row, gradient_norm)
             optimizer_step(run)
             if run.average is not None:
                 run.average.update(step)
