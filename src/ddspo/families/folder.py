@@ -135,6 +135,7 @@ class PipelineFolder:
         cls = self._class(name)
         self.config(name)
         variant = self._used_variant(name)
+        _hush_loading_bars()
         try:
             # The libraries differ in their default dtype and fill missing weights with noise: neither is left to them.
             model, info = cls.from_pretrained(
@@ -221,6 +222,13 @@ def _file_digest(file: Path) -> str:
         return target.name
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _hush_loading_bars() -> None:
+    """transformers draws a bar for every model it loads, in the middle of ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """`python -m tinyscenes.build OUT`: train the embedded checkpoint from a seed and record its figures.
 
-Stages run in order and each is kept: autoencoder, text encoder, denoiser, record. Running the command again takes up
+Stages run in order and each is kept: autoencoder, text encoder, feature network, denoiser, record. Running the command again takes up
 where it stopped. On two idle cores the whole takes about an hour and a half, nearly all of it the denoiser.
 """
 
@@ -19,13 +19,14 @@ from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .captions import CaptionNoise
+from .features import save_features, train_features
 from .measure import accuracy, draw, probe_descriptions, prompts_of
 from .record import record
 from .text import new_tokenizer, train_text_encoder
 from .unet import LatentBank, UNetTraining, new_scheduler, new_unet
 from .vae import train_vae
 
-VAE_STEPS, TEXT_STEPS = 4000, 2500
+VAE_STEPS, TEXT_STEPS, FEATURE_STEPS = 4000, 2500, 2000
 UNET_IMAGES, BANK_IMAGES = 700_000, 100_000
 REPORT_EVERY_STEPS = 1600
 
@@ -65,8 +66,14 @@ def build_text(work: Path, seed: int) -> None:
         train_text_encoder(tokenizer, seed, TEXT_STEPS, log).save_pretrained(work / "text_encoder")
 
 
+def build_features(out: Path, seed: int) -> None:
+    """Stage 3: the network behind Fréchet distance and Inception Score."""
+    if not (out / "features.safetensors").exists():
+        save_features(train_features(seed, FEATURE_STEPS, log), out / "features.safetensors")
+
+
 def build_unet(work: Path, seed: int, images: int) -> UNet2DConditionModel:
-    """Stage 3; reports accuracy and kinds of failure as it goes, so that the swap rate is watched from the start."""
+    """Stage 4; reports accuracy and kinds of failure as it goes, so that the swap rate is watched from the start."""
     torch.manual_seed(seed)
     unet = new_unet()
     parts = assemble(work, unet)
@@ -98,6 +105,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     build_vae(work, arguments.seed)
     build_text(work, arguments.seed)
+    build_features(arguments.out, arguments.seed)
     unet = build_unet(work, arguments.seed, arguments.images)
     pipeline = assemble(work, unet)
     pipeline.to(torch.float16).save_pretrained(arguments.out / "pipeline")
