@@ -31,7 +31,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.close(descriptor)
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another folder") from error
+        reason = error.strerror or error
+        raise UserError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
 """What a stage cost: network evaluations (F) and seconds, kept across interruptions.
 
-F is one forward of the denoiser on one sample; a backward counts as 2F. Text encoders and autoencoders are not counted in F,
-their time is in the seconds.
+F is one forward of the denoiser on one sample; a backward counts as 2F. Text encoders and autoencoders are not
+counted in F, their time is in the seconds.
 """
 
 from __future__ import annotations

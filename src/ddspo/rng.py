@@ -1,6 +1,7 @@
 """Stateless randomness: every draw follows from (run seed, what it is for, which item), never from what ran before.
 
-So a resumed run equals the unbroken one, any pair can be made again alone, and sharing work between processes changes nothing.
+So a resumed run equals the unbroken one, any pair can be made again alone, and sharing work between processes
+changes nothing.
 """
 
 from __future__ import annotations

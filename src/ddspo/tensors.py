@@ -32,7 +32,7 @@ class WinLose:
 class Conditioning:
     """What a denoiser is told besides x_t and timestep: named tensors that share their first dimension, [B, ...].
 
-    A family decides the names (`prompt_embeds`, `pooled_prompt_embeds`, ...); everyone else only selects and joins rows.
+    A family decides the names (`prompt_embeds`, `pooled_prompt_embeds`, ...); others only select and join rows.
     """
 
     tensors: dict[str, Tensor]

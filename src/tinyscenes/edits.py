@@ -1,7 +1,7 @@
-"""Exact degradation: edits of what a prompt says, so that every variant differs in meaning in exactly the way its kind names.
+"""Exact degradation: edits of what a prompt says, so that every variant differs in meaning exactly as its kind names.
 
-Meaning is what a picture must show: the order of things joined by 'and' is none, 'A above B' is 'B below A', and an unsaid
-texture is the plain one.
+Meaning is what a picture must show: the order of things joined by 'and' is none, 'A above B' is 'B below A', and an
+unsaid texture is the plain one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ from .scenes import COLORS, MAX_COUNT, RELATIONS, SHAPES, TEXTURES, Description,
 
 Edit = tuple[Description, str]
 _OPPOSITE = {
-    relation: other
-    for relation, (x, y) in RELATIONS.items()
-    for other, step in RELATIONS.items()
-    if step == (-x, -y)
+    relation: other for relation, (x, y) in RELATIONS.items() for other, step in RELATIONS.items() if step == (-x, -y)
 }
 
 

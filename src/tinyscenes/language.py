@@ -14,9 +14,7 @@ _LINKS = re.compile(r"\s+(and|" + "|".join(RELATIONS) + r")\s+")
 
 #: every word a prompt can hold, in a fixed order
 WORDS: tuple[str, ...] = tuple(
-    dict.fromkeys(
-        [*_COUNTS, *COLORS, *TEXTURES, *SHAPES, *_PLURALS.values(), "and", *" ".join(RELATIONS).split()]
-    )
+    dict.fromkeys([*_COUNTS, *COLORS, *TEXTURES, *SHAPES, *_PLURALS.values(), "and", *" ".join(RELATIONS).split()])
 )
 
 

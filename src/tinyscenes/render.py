@@ -49,7 +49,9 @@ def texture_pattern(texture: str) -> np.ndarray:
 
 
 def _draw(image: np.ndarray, thing: PlacedObject) -> None:
-    window = np.s_[thing.y - thing.radius : thing.y + thing.radius + 1, thing.x - thing.radius : thing.x + thing.radius + 1]
+    window = np.s_[
+        thing.y - thing.radius : thing.y + thing.radius + 1, thing.x - thing.radius : thing.x + thing.radius + 1
+    ]
     mask = silhouette(thing.shape, thing.radius)
     own = texture_pattern(thing.texture)[window]
     image[window][mask & own] = PALETTE[thing.color]

@@ -77,7 +77,7 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...], excluding: tuple[s
 
 
 def _two_things(rng: np.random.Generator, *, color: bool, texture: bool) -> tuple[Thing, Thing]:
-    """Two things that differ in shape and in every attribute that is spoken, so that swapping any changes the meaning."""
+    """Two things that differ in shape and in every spoken attribute, so that swapping any changes the meaning."""
     first = Thing(_pick(rng, SHAPES), _pick(rng, COLORS) if color else None, _pick(rng, TEXTURES) if texture else None)
     second = Thing(
         _pick(rng, SHAPES, (first.shape,)),

@@ -60,9 +60,7 @@ def _classify_shape(mask: np.ndarray) -> str:
 
 
 def _classify_texture(mask: np.ndarray, white: np.ndarray, window: tuple[slice, slice]) -> str:
-    agreement = [
-        (mask & (texture_pattern(texture)[window] == ~white)).sum() / mask.sum() for texture in TEXTURES
-    ]
+    agreement = [(mask & (texture_pattern(texture)[window] == ~white)).sum() / mask.sum() for texture in TEXTURES]
     return TEXTURES[int(np.argmax(agreement))]
 
 

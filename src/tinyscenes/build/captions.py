@@ -6,11 +6,24 @@ The scene is always right; only what is said of it can be wrong or missing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from ..language import speak
-from ..scenes import CATEGORIES, COLORS, MAX_COUNT, RELATIONS, TEXTURES, Description, Thing, sample_description, sample_single
+from ..scenes import (
+    CATEGORIES,
+    COLORS,
+    MAX_COUNT,
+    RELATIONS,
+    TEXTURES,
+    Description,
+    Thing,
+    sample_description,
+    sample_single,
+)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ def sample_true_description(rng: np.random.Generator) -> Description:
     return sample_single(rng) if kind == len(CATEGORIES) else sample_description(rng, CATEGORIES[kind])
 
 
-def _other(rng: np.random.Generator, options: tuple, current: object) -> object:
+def _other(rng: np.random.Generator, options: tuple[T, ...], current: T | None) -> T:
     rest = [option for option in options if option != current]
     return rest[int(rng.integers(len(rest)))]
 

@@ -1,4 +1,4 @@
-"""How good a checkpoint is: exact accuracy by category, what goes wrong, and whether degraded prompts point anywhere."""
+"""How good a checkpoint is: exact accuracy by category, what goes wrong, whether degraded prompts point anywhere."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ def prompt_contrast(
     timestep = torch.randint(0, 1000, (len(latents),), generator=generator)
     x_t = pipeline.scheduler.add_noise(latents, torch.randn(latents.shape, generator=generator), timestep)
     states = [
-        pipeline.encode_prompt(list(texts), "cpu", 1, do_classifier_free_guidance=False)[0] for texts in (prompts, degraded)
+        pipeline.encode_prompt(list(texts), "cpu", 1, do_classifier_free_guidance=False)[0]
+        for texts in (prompts, degraded)
     ]
     first, second = (pipeline.unet(x_t, timestep, encoder_hidden_states=state).sample for state in states)
     return (first - second).pow(2).mean().item()
@@ -95,5 +96,3 @@ def prompt_contrast(
 def prompts_of(described: Sequence[tuple[str, Description]]) -> list[str]:
     """What the descriptions say."""
     return [speak(description) for _, description in described]
-
-

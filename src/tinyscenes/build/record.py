@@ -51,7 +51,9 @@ def guidance_sweep(
 
 
 @torch.no_grad()
-def _latents(pipeline: StableDiffusionPipeline, described: Sequence[Description], rng: np.random.Generator) -> torch.Tensor:
+def _latents(
+    pipeline: StableDiffusionPipeline, described: Sequence[Description], rng: np.random.Generator
+) -> torch.Tensor:
     images = to_tensor(np.stack([render(realize(description, rng)) for description in described]))
     return pipeline.vae.encode(images).latent_dist.mean * pipeline.vae.config.scaling_factor
 
@@ -91,7 +93,8 @@ def record(pipeline: StableDiffusionPipeline, seed: int, log: Callable[[str], No
     best = max(GUIDANCE_SCALES, key=lambda scale: sweep[str(scale)]["overall"])
     return {
         "parameters": {
-            name: sum(p.numel() for p in getattr(pipeline, name).parameters()) for name in ("unet", "vae", "text_encoder")
+            name: sum(p.numel() for p in getattr(pipeline, name).parameters())
+            for name in ("unet", "vae", "text_encoder")
         },
         "vae_round_trip": round_trip(pipeline, 2000, seed),
         "sampler": f"DDIM, {STEPS} steps",

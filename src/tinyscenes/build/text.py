@@ -2,7 +2,7 @@
 
 Large text-to-image models start from a text encoder that already understands language. Ours learns it here: from every
 noun's state, and from the end-of-text state, linear heads must tell the facts (shape, color, texture, count, relation).
-Word order carries the binding of attributes to things, so binding reaches the denoiser in every token that it attends to.
+Word order carries the binding of attributes to things, so binding reaches the denoiser in every token it attends to.
 The heads are thrown away and the encoder is frozen.
 """
 
@@ -35,7 +35,11 @@ def new_tokenizer() -> CLIPTokenizer:
     bpe.train_from_iterator(
         [" ".join(WORDS)],
         trainers.BpeTrainer(
-            vocab_size=10_000, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False, min_frequency=1
+            vocab_size=10_000,
+            end_of_word_suffix="</w>",
+            initial_alphabet=alphabet,
+            show_progress=False,
+            min_frequency=1,
         ),
     )
     model = json.loads(bpe.to_str())["model"]
@@ -144,6 +148,8 @@ def train_text_encoder(
         optimizer.step()
         schedule.step()
         if step % 250 == 0 or step == steps:
-            accuracies = [(logits.argmax(-1) == target)[target != _UNSAID].float().mean().item() for logits, target in pairs]
+            accuracies = [
+                (logits.argmax(-1) == target)[target != _UNSAID].float().mean().item() for logits, target in pairs
+            ]
             log(f"text {step}/{steps} loss {loss.item():.4f} worst fact accuracy {min(accuracies):.4f}")
     return encoder.eval().requires_grad_(False)

@@ -105,7 +105,10 @@ class UNetTraining:
         x_0 = self.bank.latents[torch.from_numpy(rows)].float()
         noise = torch.from_numpy(rng.standard_normal(x_0.shape, np.float32))
         timestep = torch.from_numpy(rng.integers(0, 1000, self.batch))
-        alpha, sigma = self.alphas[timestep].sqrt()[:, None, None, None], (1 - self.alphas[timestep]).sqrt()[:, None, None, None]
+        alpha, sigma = (
+            self.alphas[timestep].sqrt()[:, None, None, None],
+            (1 - self.alphas[timestep]).sqrt()[:, None, None, None],
+        )
         predicted = self.unet(alpha * x_0 + sigma * noise, timestep, states).sample
         loss = (predicted - (alpha * noise - sigma * x_0)).pow(2).mean()
         for group in self.optimizer.param_groups:
@@ -137,7 +140,9 @@ class UNetTraining:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         partial = path.with_suffix(".partial")
-        save_file({name: value.contiguous().clone() for name, value in tensors.items()}, partial, {"images": str(self.images)})
+        save_file(
+            {name: value.contiguous().clone() for name, value in tensors.items()}, partial, {"images": str(self.images)}
+        )
         partial.replace(path)
 
     def load(self, path: Path, images: int) -> None:
