@@ -68,8 +68,11 @@ class Family(Protocol):
         """
         ...
 
-    def scheduler(self, name: str = "default") -> Any:
-        """A fresh diffusers scheduler: the checkpoint's own, or 'ddim', 'euler', 'dpm++' with its configuration."""
+    def scheduler(self, name: str = "default", *, height_px: int | None = None, width_px: int | None = None) -> Any:
+        """A fresh diffusers scheduler: the checkpoint's own, or 'ddim', 'euler', 'dpm++' with its configuration.
+
+        The size matters where the schedule depends on it (FLUX); None means the size the model was trained for.
+        """
         ...
 
     def encode_images(self, images: Tensor) -> Tensor:

@@ -12,15 +12,21 @@ import torch
 
 from ..errors import UserError
 from ..files import read_json
+from .flux import Flux
 from .folder import INDEX, PipelineFolder
 from .pipeline import PipelineFamily
+from .sana import Sana
 from .stable_diffusion import StableDiffusion
+from .stable_diffusion_3 import StableDiffusion3
 from .stable_diffusion_xl import StableDiffusionXL
 
 EMBEDDED = "tinyscenes"
 FAMILIES: dict[str, type[PipelineFamily]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "SanaPipeline": Sana,
+    "FluxPipeline": Flux,
 }
 """`_class_name` in model_index.json -> adapter"""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -38,8 +38,10 @@ class PipelineFamily(abc.ABC):
     name: ClassVar[str]
     denoiser_part: ClassVar[str]
     """subfolder of the network that is trained, and the prefix of LoRA keys in diffusers"""
-    text_parts: ClassVar[dict[str, str]]
+    text_parts: dict[str, str]
     """text encoder -> its tokenizer"""
+    optional_text_parts: ClassVar[frozenset[str]] = frozenset()
+    """text encoders that a checkpoint may leave out"""
     default_lora_targets: tuple[str, ...] = ("to_k", "to_q", "to_v", "to_out.0")
     samplers: ClassVar[dict[str, str]] = {
         "ddim": "DDIMScheduler",
@@ -62,6 +64,10 @@ class PipelineFamily(abc.ABC):
         self.device = torch.device(device)
         self.source = dict(source or {"base": str(folder.path), "revision": None, "variant": folder.variant})
         self._loaded: dict[str, Any] = {}
+        absent = self.optional_text_parts - folder.parts().keys()
+        self.text_parts = {
+            encoder: tokenizer for encoder, tokenizer in self.text_parts.items() if encoder not in absent
+        }
         folder.require((self.denoiser_part, "vae", "scheduler", *self.text_parts, *self.text_parts.values()))
 
     @property
@@ -131,8 +137,13 @@ class PipelineFamily(abc.ABC):
 
         return NoisePath.from_scheduler(self.scheduler())
 
-    def scheduler(self, name: str = "default") -> Any:
+    def scheduler(self, name: str = "default", *, height_px: int | None = None, width_px: int | None = None) -> Any:
         """A fresh diffusers scheduler: the checkpoint's own, or another with its configuration.
+
+        Args:
+            name: 'default', or a key of `samplers`.
+            height_px: the picture's size, where the schedule depends on it (FLUX); None: the trained size.
+            width_px: the same.
 
         Raises:
             UserError: this family cannot be sampled that way.

@@ -111,7 +111,8 @@ class Roles:
         """
         with self._precision():
             if role == "policy":
-                return self.family.predict(x_t, timestep, conditioning, denoiser=self._wrapped or self.trained)
+                network = self.trained if self._wrapped is None else self._wrapped
+                return self.family.predict(x_t, timestep, conditioning, denoiser=network)
             with torch.no_grad(), self._as_reference() as denoiser:
                 return self.family.predict(x_t, timestep, conditioning, denoiser=denoiser)
 

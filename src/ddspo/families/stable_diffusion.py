@@ -35,7 +35,7 @@ class StableDiffusion(PipelineFamily):
                 f"{self.base} is a guidance-distilled (few-step) model; noising pictures is not valid for it"
             )
 
-    def scheduler(self, name: str = "default") -> Any:
+    def scheduler(self, name: str = "default", *, height_px: int | None = None, width_px: int | None = None) -> Any:
         """As `PipelineFamily.scheduler`, with the corrections that diffusers' pipeline makes to old configurations."""
         scheduler = super().scheduler(name)
         known = scheduler.config
@@ -65,7 +65,7 @@ class StableDiffusion(PipelineFamily):
         self, x_t: Tensor, timestep: Tensor, conditioning: Conditioning, *, denoiser: nn.Module | None = None
     ) -> Tensor:
         """epsilon or v, whichever the checkpoint predicts, [B, C, H, W], in x_t's dtype."""
-        network = denoiser or self.denoiser
+        network = self.denoiser if denoiser is None else denoiser
         dtype = next(network.parameters()).dtype
         output = network(
             x_t.to(dtype),

@@ -46,7 +46,7 @@ class StableDiffusionXL(StableDiffusion):
         self, x_t: Tensor, timestep: Tensor, conditioning: Conditioning, *, denoiser: nn.Module | None = None
     ) -> Tensor:
         """epsilon or v, whichever the checkpoint predicts, [B, C, H, W], in x_t's dtype."""
-        network = denoiser or self.denoiser
+        network = self.denoiser if denoiser is None else denoiser
         dtype = next(network.parameters()).dtype
         text = conditioning.to(dtype=dtype).tensors
         output = network(

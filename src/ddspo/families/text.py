@@ -30,3 +30,9 @@ def clip_penultimate(
 def longer_than(tokenizer: Any, prompts: Sequence[str], limit: int) -> list[bool]:
     """True where a prompt has more tokens, markers included, than `limit`."""
     return [len(ids) > limit for ids in tokenizer(list(prompts), verbose=False).input_ids]
+
+
+def t5_states(tokenizer: Any, encoder: Any, prompts: Sequence[str], length: int, device: torch.device) -> Tensor:
+    """T5's last states over `length` padded tokens, [B, length, width]; padding is not masked, as in the pipelines."""
+    tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return encoder(tokens.input_ids.to(device))[0].to(encoder.dtype)

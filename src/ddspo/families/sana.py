@@ -1,0 +1,93 @@
+"""SANA: a linear-attention transformer on 32-fold compressed latents, told by Gemma 2 with an instruction."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..tensors import Conditioning
+from .flow import FlowFamily
+from .text import longer_than
+
+
+class Sana(FlowFamily):
+    """Conditioning is {"prompt_embeds": [B, 300, width], "prompt_attention_mask": [B, 300]}."""
+
+    name = "sana"
+    text_parts = {"text_encoder": "tokenizer"}
+    default_lora_targets = ("to_k", "to_q", "to_v", "to_out.0")
+    max_tokens = 300
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """32: one halving between each two blocks of the autoencoder."""
+        return int(2 ** (len(self.folder.config("vae")["encoder_block_out_channels"]) - 1))
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [0, 1] -> x_0, scaled, float32; this autoencoder is deterministic."""
+        vae = self.part("vae")
+        return vae.encode(images.to(self.device, torch.float32) * 2 - 1).latent * vae.config.scaling_factor
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Gemma's states after the pipeline's own instruction; '' gives the unconditional rows, without instruction."""
+        texts = [prompt.lower().strip() for prompt in prompts]
+        instruction = self._instruction()
+        lead = len(self._tokenizer().encode(instruction)) - 2 if instruction else 0
+        told = self._states([instruction + text for text in texts], self.max_tokens + lead)
+        # The first token and the last 299: the instruction itself is not handed on (SANA, arXiv 2410.10629, 3.1).
+        kept = [0, *range(-self.max_tokens + 1, 0)]
+        rows = {name: tensor[:, kept] for name, tensor in told.items()}
+        empty = [number for number, prompt in enumerate(prompts) if not prompt]
+        if empty:
+            plain = self._states([""], self.max_tokens)
+            for name, tensor in rows.items():
+                tensor[empty] = plain[name]
+        return Conditioning(rows)
+
+    def _tokenizer(self) -> Any:
+        tokenizer = self.part("tokenizer")
+        tokenizer.padding_side = "right"
+        return tokenizer
+
+    def _states(self, texts: Sequence[str], length: int) -> dict[str, Tensor]:
+        encoder = self.part("text_encoder")
+        tokens = self._tokenizer()(
+            list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        mask = tokens.attention_mask.to(self.device)
+        states = encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+        return {"prompt_embeds": states.to(encoder.dtype), "prompt_attention_mask": mask}
+
+    @staticmethod
+    def _instruction() -> str:
+        """The text that the pipeline puts before every prompt by default."""
+        from diffusers import SanaPipeline
+
+        default = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
+        return "\n".join(default or [])
+
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        """True where a prompt has more than 300 tokens."""
+        return longer_than(self._tokenizer(), [prompt.lower().strip() for prompt in prompts], self.max_tokens)
+
+    def predict(
+        self, x_t: Tensor, timestep: Tensor, conditioning: Conditioning, *, denoiser: nn.Module | None = None
+    ) -> Tensor:
+        """The velocity, noise - x_0, [B, C, H, W], in x_t's dtype."""
+        network = self.denoiser if denoiser is None else denoiser
+        dtype = next(network.parameters()).dtype
+        text = conditioning.to(dtype=dtype).tensors
+        output = network(
+            x_t.to(dtype),
+            encoder_hidden_states=text["prompt_embeds"],
+            encoder_attention_mask=text["prompt_attention_mask"],
+            timestep=timestep * self.folder.config("transformer").get("timestep_scale", 1.0),
+            return_dict=False,
+        )
+        return output[0][:, : x_t.shape[1]].to(x_t.dtype)

@@ -1,0 +1,119 @@
+"""What single families have of their own, beyond the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddspo.diffusion.sampler import network_evaluations, sample
+from ddspo.errors import UserError
+from ddspo.families.flux import Flux, pack, unpack
+from ddspo.families.load import load_family
+from ddspo.families.stable_diffusion_xl import StableDiffusionXL
+from ddspo.tensors import Conditioning
+from helpers.tiny_families import tiny_flux, tiny_sana, tiny_sd3, tiny_sdxl
+
+FLOW = {"sd3": tiny_sd3, "sana": tiny_sana, "flux": tiny_flux}
+Build = Callable[[Path], Path]
+
+
+def test_sdxl_is_told_the_true_size(tmp_path: Path) -> None:
+    family = load_family(str(tiny_sdxl(tmp_path)))
+    assert isinstance(family, StableDiffusionXL)
+    x_t = torch.zeros(2, *family.latent_shape(64, 192))
+    assert family.size_ids(x_t).tolist() == [[64, 192, 0, 0, 64, 192]] * 2
+    conditioning = family.encode_prompts(["a cat"] * 2)
+    timestep = torch.tensor([500, 500])
+    wide, told = family.predict(x_t, timestep, conditioning), []
+    family.denoiser.register_forward_pre_hook(
+        lambda module, args, kwargs: told.append(kwargs["added_cond_kwargs"]["time_ids"].tolist()), with_kwargs=True
+    )
+    assert family.predict(x_t.mT, timestep, conditioning).shape == wide.mT.shape
+    assert told == [[[192, 64, 0, 0, 192, 64]] * 2]
+
+
+def test_sdxl_empty_prompt_is_zeros_only_where_the_checkpoint_says_so(tmp_path: Path) -> None:
+    zeros = load_family(str(tiny_sdxl(tmp_path))).encode_prompts(["", "a cat"])
+    text = load_family(str(tiny_sdxl(tmp_path, force_zeros=False))).encode_prompts(["", "a cat"])
+    for name in ("prompt_embeds", "pooled_prompt_embeds"):
+        assert not zeros.tensors[name][0].any()
+        assert text.tensors[name][0].any() and zeros.tensors[name][1].any()
+
+
+@pytest.mark.parametrize("build", FLOW.values(), ids=FLOW.keys())
+@pytest.mark.parametrize("sampler", ["default", "euler", "dpm++"])
+def test_flow_samplers_follow_a_true_velocity_to_its_end(tmp_path: Path, build: Build, sampler: str) -> None:
+    """With velocity (x_t - x_0) / sigma every solver of the straight path ends at x_0, whatever its steps."""
+    family = load_family(str(build(tmp_path)))
+    shape = family.latent_shape(64, 64)
+    x_0 = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
+
+    def velocity(x_t: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        return (x_t - x_0) / (timestep / 1000).reshape(-1, 1, 1, 1)
+
+    scheduler = family.scheduler(sampler, height_px=64, width_px=64)
+    assert network_evaluations(scheduler, 8, 1.0) == 8
+    x_T = torch.randn(1, *shape, generator=torch.Generator().manual_seed(2))
+    rows = Conditioning({"none": torch.zeros(1, 1)})
+    end = sample(velocity, scheduler, x_T, rows, steps=8, guidance_scale=1.0)
+    assert (end - x_0).abs().max() < 0.02 * (x_T - x_0).abs().max()
+
+
+@pytest.mark.parametrize("build", FLOW.values(), ids=FLOW.keys())
+def test_flow_families_refuse_samplers_without_flow(tmp_path: Path, build: Build) -> None:
+    with pytest.raises(UserError, match=r"ddim.*euler, dpm\+\+"):
+        load_family(str(build(tmp_path))).scheduler("ddim")
+
+
+def test_flux_shifts_more_for_larger_pictures(tmp_path: Path) -> None:
+    family = load_family(str(tiny_flux(tmp_path)))
+    assert family.latent_shape() == (16, 128, 128)
+    middles = []
+    for size in (256, 512, 1024):
+        scheduler = family.scheduler(height_px=size, width_px=size)
+        scheduler.set_timesteps(4)
+        middles.append(scheduler.sigmas[2].item())
+    assert 0.5 < middles[0] < middles[1] < middles[2] < 1
+    # 1024 px is 4096 tokens: mu = 1.15, sigma = e^mu u / (1 + (e^mu - 1) u) at u = 1/2.
+    assert middles[2] == pytest.approx(0.759511, abs=1e-5)
+    with pytest.raises(UserError, match="multiple of 16"):
+        family.latent_shape(72, 64)
+
+
+def test_flux_packs_two_by_two(tmp_path: Path) -> None:
+    latents = torch.arange(2 * 4 * 6, dtype=torch.float32).reshape(1, 2, 4, 6)
+    tokens = pack(latents)
+    assert tokens.shape == (1, 6, 8)
+    assert tokens[0, 0].tolist() == [0, 1, 6, 7, 24, 25, 30, 31]  # the top left cell, channel after channel
+    assert torch.equal(unpack(tokens, 2, 3), latents)
+
+
+def test_flux_is_told_its_guidance(tmp_path: Path) -> None:
+    family = load_family(str(tiny_flux(tmp_path)))
+    assert isinstance(family, Flux)
+    x_t, timestep = torch.zeros(1, *family.latent_shape(64, 64)), torch.tensor([500.0])
+    predictions = []
+    for strength in (3.5, 1.0):
+        family.embedded_guidance = strength
+        conditioning = family.encode_prompts(["a cat"])
+        assert conditioning.tensors["guidance"].tolist() == [strength]
+        predictions.append(family.predict(x_t, timestep, conditioning))
+    assert not torch.allclose(*predictions)
+
+
+def test_a_text_encoder_that_the_index_names_must_be_there(tmp_path: Path) -> None:
+    """Leaving T5 out changes pictures, so it is done by the index and never by accident."""
+    import shutil
+
+    folder = tiny_sd3(tmp_path)
+    shutil.rmtree(folder / "text_encoder_3")
+    with pytest.raises(UserError, match="text_encoder_3"):
+        load_family(str(folder))
+    without = load_family(str(tiny_sd3(tmp_path, with_t5=False)))
+    assert "text_encoder_3" not in without.text_parts
+    embeds = without.encode_prompts(["a cat"]).tensors["prompt_embeds"]
+    assert embeds[0, :77].any() and not embeds[0, 77:].any()
