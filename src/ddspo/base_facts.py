@@ -71,10 +71,11 @@ def read_base_facts(model: Model) -> BaseFacts | None:
         for path in (denoiser / "config.json", folder / "vae/config.json", folder / "scheduler/scheduler_config.json")
     )
     size = config.get("sample_size", 64)
+    blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or [0] * 4
     return BaseFacts(
-        channels=int(config.get("in_channels", 4)),
+        channels=int(vae.get("latent_channels") or config.get("in_channels", 4)),
         sample_size=int(size[0] if isinstance(size, list) else size),
-        latent_scale=2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1),
+        latent_scale=2 ** (len(blocks) - 1),
         scheduler=str(scheduler.get("_class_name", "")),
         shapes=_weight_shapes(denoiser, model.variant),
     )
