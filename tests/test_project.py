@@ -20,7 +20,7 @@ VERBS = {"demo", "align", "degrade", "pairs", "train", "evaluate", "report"}
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
 def test_modules_stay_short(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 260
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 260
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
