@@ -100,7 +100,9 @@ class Benchmark:
     def sweep(self) -> dict[str, dict[float, dict[str, Any]]]:
         """Every method at every strength on validation prompts, training seed 0."""
         policies = {
-            f"{name}-{value:g}": self.policy(name, value, 0) for name, method in METHODS.items() for value in method.values
+            f"{name}-{value:g}": self.policy(name, value, 0)
+            for name, method in METHODS.items()
+            for value in method.values
         }
         models = self.judge(policies, "validation").models
         return {
@@ -108,8 +110,10 @@ class Benchmark:
         }
 
     def final(self, best: dict[str, float], seeds: int) -> tuple[EvaluationSummary, dict[str, np.ndarray]]:
-        """Every method at its best strength with every seed on held-out prompts; scores[method][seed, prompt, image]."""
-        policies = {f"{name}-seed{seed}": self.policy(name, best[name], seed) for name in METHODS for seed in range(seeds)}
+        """Every method at its best strength, every seed, on held-out prompts; scores[method][seed, prompt, picture]."""
+        policies = {
+            f"{name}-seed{seed}": self.policy(name, best[name], seed) for name in METHODS for seed in range(seeds)
+        }
         summary = self.judge(policies, "heldout")
         scores: dict[str, list[float]] = {}
         for row in read_jsonl(summary.folder / "scores.jsonl"):
@@ -129,12 +133,16 @@ def final_table(summary: EvaluationSummary, scores: dict[str, np.ndarray], best:
     models = summary.models
     categories = list(models["reference"]["categories"])
     lines = [
-        "| method | strength | exact | minus base, 95 % | minus Diffusion-DPO, 95 % | Fréchet | " + " | ".join(categories) + " |",
+        "| method | strength | exact | minus base, 95 % | minus Diffusion-DPO, 95 % | Fréchet | "
+        + " | ".join(categories)
+        + " |",
         "|" + "---|" * (6 + len(categories)),
     ]
     for name, grid in scores.items():
         runs = ["reference"] if name == "reference" else [f"{name}-seed{seed}" for seed in range(seeds)]
-        against = {other: compare_over_seeds(grid - scores[other]) for other in ("reference", "diffusion_dpo") if other != name}
+        against = {
+            other: compare_over_seeds(grid - scores[other]) for other in ("reference", "diffusion_dpo") if other != name
+        }
         frechet = [models[run]["frechet"] for run in runs]
         cells = [
             "base" if name == "reference" else name,
@@ -155,7 +163,9 @@ def sweep_table(sweep: dict[str, dict[float, dict[str, Any]]]) -> str:
     for name, values in sweep.items():
         for value, model in values.items():
             difference = model["difference"]
-            interval = f"{100 * difference['mean']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+            interval = (
+                f"{100 * difference['mean']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+            )
             lines.append(f"| {name} | {value:g} | {100 * model['overall']['mean']:.1f} % | {interval} |")
     return "\n".join(lines)
 

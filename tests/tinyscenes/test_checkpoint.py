@@ -31,7 +31,9 @@ def test_is_an_ordinary_small_stable_diffusion_folder_in_half_precision():
 
     for file in folder.rglob("*.safetensors"):
         with safe_open(file, "pt") as tensors:
-            assert {tensors.get_tensor(key).dtype for key in tensors.keys() if "position_ids" not in key} == {torch.float16}
+            assert {tensors.get_tensor(key).dtype for key in tensors.keys() if "position_ids" not in key} == {
+                torch.float16
+            }
 
 
 def test_scorer_survives_the_vae_round_trip(pipeline):

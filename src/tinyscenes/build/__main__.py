@@ -1,7 +1,7 @@
 """`python -m tinyscenes.build OUT`: train the embedded checkpoint from a seed and record its figures.
 
-Stages run in order and each is kept: autoencoder, text encoder, feature network, denoiser, record. Running the command again takes up
-where it stopped. On two idle cores the whole takes about an hour and a half, nearly all of it the denoiser.
+Stages run in order and each is kept: autoencoder, text encoder, feature network, denoiser, record. The same command
+again takes up where it stopped. On two idle cores the whole takes about an hour, most of it the denoiser.
 """
 
 from __future__ import annotations
