@@ -54,7 +54,11 @@ def start(folder: Path, recipe: Recipe, pairs: Path, output: Path, processes: in
 
 
 def wait(process: subprocess.Popen[bytes], log: Path) -> None:
-    assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
+    try:
+        assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
+    finally:
+        process.kill()
+        process.wait()
 
 
 def rows_written(output: Path) -> int:

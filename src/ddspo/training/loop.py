@@ -6,9 +6,11 @@ same command after an interruption gives, on one process, the result of the unbr
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -69,51 +71,59 @@ def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily |
 
 def train_steps(run: Run) -> None:
     """From the last checkpoint to the last step."""
-    settings, accelerator = run.settings, run.accelerator
-    parameters = list(run.parameters.values())
     first = run.resume()
-    if settings.trackers:
-        accelerator.init_trackers("ddspo", config=tracker_config(run.recipe))
+    if run.settings.trackers:
+        run.accelerator.init_trackers("ddspo", config=tracker_config(run.recipe))
     run.preview(first)
-    with progress(settings.max_steps, "train", "step", done=first) as bar:
-        for step in range(first, settings.max_steps):
-            began = time.perf_counter()
-            rate = learning_rate(settings.optimizer, step, settings.max_steps)
-            set_learning_rate(run.optimizer, rate)
-
-            sums = accumulate_gradients(run, step)
-            if step == first:
-                check_gradients(run.parameters)
-            if accelerator.scaler is not None:
-                accelerator.scaler.unscale_(run.optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, settings.optimizer.max_gradient_norm)
-
-            # The one place in a step where the host waits for the device.
-            *reduced, gradient_norm = torch.cat([accelerator.reduce(sums.vector, "sum"), norm[None].float()]).tolist()
-            row = read_metrics(sums, reduced)
-            stop_unless_finite(step + 1, row["loss"], gradient_norm, accelerator.scaler, run.checkpoints)
-            if step == first:
-                check_signal(row, gradient_norm)
-            optimizer_step(run)
-            if run.average is not None:
-                run.average.update(step)
-
-            run.ledger.add(row.pop("network_evaluations"))
-            seconds = time.perf_counter() - began
-            run.record(
-                {
-                    "step": step + 1,
-                    **row,
-                    "gradient_norm": gradient_norm if gradient_norm < float("inf") else None,
-                    "learning_rate": rate,
-                    "network_evaluations": run.ledger.network_evaluations,
-                    "seconds": round(seconds, 6),
-                    "pairs_per_second": round(settings.global_batch_pairs / seconds, 3),
-                }
-            )
+    with progress(run.settings.max_steps, "train", "step", done=first) as bar:
+        for step in range(first, run.settings.max_steps):
+            run.record(train_step(run, step, check=step == first))
             run.checkpoint(step + 1)
             run.preview(step + 1)
             bar.update()
+
+
+def train_step(run: Run, step: int, *, check: bool = False) -> dict[str, Any]:
+    """One optimizer step, number `step` (0, 1, ...); returns its row of metrics.jsonl.
+
+    Args:
+        run: is moved one step on.
+        step: decides data, noise and learning rate.
+        check: make sure that gradients arrive and that there is something to learn.
+
+    Raises:
+        UserError: a check failed, or loss or gradient are not finite; the parameters are as before the step then.
+    """
+    settings, scaler, began = run.settings, run.accelerator.scaler, time.perf_counter()
+    rate = learning_rate(settings.optimizer, step, settings.max_steps)
+    set_learning_rate(run.optimizer, rate)
+    sums = accumulate_gradients(run, step)
+    if check:
+        check_gradients(run.parameters)
+    if scaler is not None:
+        scaler.unscale_(run.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(run.parameters.values(), settings.optimizer.max_gradient_norm)
+
+    # The one place in a step where the host waits for the device.
+    *reduced, gradient_norm = torch.cat([run.accelerator.reduce(sums.vector, "sum"), norm[None].float()]).tolist()
+    row = read_metrics(sums, reduced)
+    stop_unless_finite(step + 1, row["loss"], gradient_norm, scaler, run.checkpoints)
+    if check:
+        check_signal(row, gradient_norm)
+    optimizer_step(run)
+    if run.average is not None:
+        run.average.update(step)
+    run.ledger.add(row.pop("network_evaluations"))
+    seconds = time.perf_counter() - began
+    return {
+        "step": step + 1,
+        **row,
+        "gradient_norm": gradient_norm if math.isfinite(gradient_norm) else None,
+        "learning_rate": rate,
+        "network_evaluations": run.ledger.network_evaluations,
+        "seconds": round(seconds, 6),
+        "pairs_per_second": round(settings.global_batch_pairs / seconds, 3),
+    }
 
 
 def accumulate_gradients(run: Run, step: int) -> MetricSums:
