@@ -198,7 +198,8 @@ def test_killed_and_rerun_repeats_no_paid_call(tmp_path: Path, start: Start) -> 
     url, asked = start("good")
     output = tmp_path / "d.jsonl"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    child = subprocess.Popen([sys.executable, "-c", CHILD, url, str(output)], env=environment, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", CHILD, url, str(output)]
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while len(asked()) < 40 and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -10,11 +10,13 @@ from typing import Any
 from .instructions import KINDS, Task
 from .quality import text_distance
 from .rules.analysis import analyze
+from .rules.lexicon import CLASS_OF
 from .rules.tagger import WordListTagger, closed_tag
 from .sources import clean_prompt
 from .variants import Variant
 
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
+_OPENING = re.compile(r"[\[{]")
 _TEXT_FIELD = re.compile(r'"text"\s*:\s*("(?:[^"\\]|\\.)*")')
 _LIST_LINE = re.compile(r"^\s*(?:\d+[.):]|[-*•])\s+(.+?)\s*$", re.MULTILINE)
 _TEXT_KEYS = ("text", "prompt", "degraded_prompt", "variant")
@@ -41,16 +43,21 @@ def _from_json(value: Any) -> list[Found] | None:
 
 
 def _embedded(text: str) -> list[Found] | None:
-    """The first JSON value of about the right shape inside other text."""
+    """What all JSON values of about the right shape inside other text hold; of torn JSON, the whole parts."""
     decoder = json.JSONDecoder()
-    for match in list(re.finditer(r"[\[{]", text))[:50]:
+    result: list[Found] | None = None
+    position = tries = 0
+    while (match := _OPENING.search(text, position)) and tries < 200:
+        tries += 1
+        position = match.start() + 1
         try:
-            found = _from_json(decoder.raw_decode(text, match.start())[0])
+            value, end = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
             continue
-        if found is not None:
-            return found
-    return None
+        if (found := _from_json(value)) is not None:
+            result = (result or []) + found
+            position = end
+    return result
 
 
 def parse_answer(text: str) -> list[Found] | None:
@@ -91,8 +98,11 @@ def _content(text: str) -> list[str]:
 
 
 def _subject(prompt: str) -> set[str]:
-    """Heads of the noun phrases that are no style."""
-    return {_stem(phrase.head.casefold()) for phrase in analyze(prompt, _TAGGER).phrases}
+    """Heads of the noun phrases that are no style: all before the first comma, known things after it."""
+    analysis = analyze(prompt, _TAGGER)
+    first = min((start for start, _ in [*analysis.segments, *analysis.styles] if start), default=len(analysis.tokens))
+    heads = [p.head for p in analysis.phrases if p.start < first or p.head in CLASS_OF]
+    return {_stem(head.casefold()) for head in heads}
 
 
 def rejection(task: Task, prompt: str, text: str) -> str | None:

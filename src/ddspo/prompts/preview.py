@@ -23,7 +23,6 @@ from .quality import text_distance
 from .sources import PromptRecord
 
 Mark = Literal["same", "gone", "new"]
-_WORD = re.compile(r"\s*\S+")
 #: a cell shows this much; text encoders read less
 _MAX_CHARACTERS = 1000
 # What could break a terminal or turn the text around. Joiners stay: emoji and several scripts need them.
@@ -66,17 +65,14 @@ def marked(prompt: str, variant: str) -> list[tuple[Mark, str]]:
 
     The 'same' and 'new' parts, joined, are the variant; the 'same' and 'gone' parts are the prompt, up to white space.
     """
-    old, new = _WORD.findall(prompt), _WORD.findall(variant)
-    matcher = difflib.SequenceMatcher(None, [w.strip() for w in old], [w.strip() for w in new], autojunk=False)
+    old, new = prompt.split(), variant.split()
     parts: list[tuple[Mark, str]] = []
-    for operation, a, b, c, d in matcher.get_opcodes():
-        if operation == "equal":
-            parts.append(("same", "".join(new[c:d])))
-            continue
-        if b > a:
-            parts.append(("gone", "".join(old[a:b])))
-        if d > c:
-            parts.append(("new", "".join(new[c:d])))
+    for operation, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        same = operation == "equal"
+        pieces: list[tuple[Mark, list[str]]] = [("gone", [] if same else old[a:b]), ("same" if same else "new", new[c:d])]
+        for mark, words in pieces:
+            if words:
+                parts.append((mark, (" " if parts else "") + " ".join(words)))
     return parts
 
 
@@ -143,7 +139,7 @@ def preview_table(rows: Sequence[PreviewRow]) -> Group:
         for text, kind, change in row.variants:
             cell = Text("  ")
             for mark, part in marked(_shown(row.prompt), _shown(text)):
-                cell.append(part if cell.plain.strip() else part.lstrip(), _STYLES[mark])
+                cell.append(part, _STYLES[mark])
             table.add_row(cell, Text(_shown(kind)), Text(_shown(change)))
     return Group(table, _statistics_table(rows))
 

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ddspo.prompts.degrade import degrade_prompts
+from ddspo.prompts.preview import (
+    PreviewRow,
+    kind_statistics,
+    marked,
+    preview_html,
+    preview_rows,
+    preview_table,
+    read_rows,
+)
+from ddspo.prompts.sources import PromptRecord
+from ddspo.recipe import Degradation
+
+ROWS = [
+    PreviewRow("a red car", (("a blue car", "change", "red -> blue"), ("a car", "drop", "- red"))),
+    PreviewRow("<script>alert(1)</script> & [bold]x[/bold]", (("[red]<b>", "drop", "<i>"),)),
+    PreviewRow("cat", (), "one word"),
+]
+
+
+def test_marks_give_both_texts_back() -> None:
+    assert marked("a red car", "a blue car") == [("same", "a"), ("gone", " red"), ("new", " blue"), ("same", " car")]
+    for prompt, variant in [("a b c d", "d c b a"), ("", "x"), ("x y", ""), ("猫 和 狗", "狗")]:
+        parts = marked(prompt, variant)
+        assert "".join(text for mark, text in parts if mark != "gone").split() == variant.split()
+        assert "".join(text for mark, text in parts if mark != "new").split() == prompt.split()
+
+
+def test_statistics_by_hand() -> None:
+    (drop, change) = kind_statistics(ROWS)
+    assert drop["kind"] == "drop" and drop["variants"] == 2 and drop["share"] == pytest.approx(2 / 3)
+    assert drop["prompts"] == 2 and change["prompts"] == 1
+    assert change["mean_text_distance"] == pytest.approx(1 / 3)
+    assert kind_statistics([]) == []
+
+
+def printed(rows: list[PreviewRow], **options: object) -> str:
+    console = Console(file=io.StringIO(), width=100, color_system=None, **options)
+    console.print(preview_table(rows))
+    return console.file.getvalue()
+
+
+def test_table_shows_text_as_text() -> None:
+    text = printed(ROWS)
+    assert "[bold]x[/bold]" in text and "a red blue car" in text
+    assert "one word" in text and "66.7%" in text
+    nasty = printed([PreviewRow("a\x1b[2J b \u202e c", (("x" * 9999, "k", "c"),))])
+    assert "\x1b" not in nasty and "\u202e" not in nasty and "…" in nasty
+
+
+def test_table_marks_what_changed() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
+    console.print(preview_table(ROWS[:1]))
+    assert re.search(r"\x1b\[9;31m *red", console.file.getvalue())
+    assert re.search(r"\x1b\[1;32m *blue", console.file.getvalue())
+
+
+def test_page_is_escaped_and_self_contained(tmp_path: Path) -> None:
+    page = preview_html(ROWS, tmp_path / "preview.html", "5 < 6").read_text(encoding="utf-8")
+    assert "<script" not in page and "&lt;script&gt;" in page and "5 &lt; 6" in page
+    assert "<del> red</del><ins> blue</ins>" in page
+    assert "(skipped: one word)" in page
+    assert not re.search(r"(src|href)=|url\(", page)
+
+
+def test_rows_are_those_of_the_stage(tmp_path: Path) -> None:
+    given = [PromptRecord(f"{i:016x}", f"a red car and {i} dogs") for i in range(2, 9)]
+    settings = Degradation(method="rules", variants=3)
+    degrade_prompts(settings, given, tmp_path / "d.jsonl", seed=4)
+    assert preview_rows(settings, given[:3], seed=4) == read_rows(tmp_path / "d.jsonl", limit=3)
+    assert len(read_rows(tmp_path / "d.jsonl")) == 7
