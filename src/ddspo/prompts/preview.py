@@ -69,8 +69,9 @@ def marked(prompt: str, variant: str) -> list[tuple[Mark, str]]:
     parts: list[tuple[Mark, str]] = []
     for operation, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         same = operation == "equal"
-        pieces: list[tuple[Mark, list[str]]] = [("gone", [] if same else old[a:b]), ("same" if same else "new", new[c:d])]
-        for mark, words in pieces:
+        gone: tuple[Mark, list[str]] = ("gone", [] if same else old[a:b])
+        kept: tuple[Mark, list[str]] = ("same" if same else "new", new[c:d])
+        for mark, words in (gone, kept):
             if words:
                 parts.append((mark, (" " if parts else "") + " ".join(words)))
     return parts

@@ -39,6 +39,8 @@ _SYNONYMS = (
 _MAX_COUNT = 10
 #: a thing is exchanged for one of the first, most common, members of its class
 _COMMON = 20
+#: man, woman, boy, girl, child, baby: whoever does a job may be a man, but a chef is no baby
+_COMMON_PEOPLE = 7
 
 
 def choose(rng: np.random.Generator, options: Sequence[str]) -> str:
@@ -222,7 +224,9 @@ def change_object(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
     present = {phrase.head for phrase in a.phrases}
     for phrase in a.phrases:
         name = _class_of(a, phrase)
-        common = MEMBERS.get(name or "", ())[:_COMMON]
+        if name == "place" and phrase.start and a.tokens[phrase.start - 1].key == "on":
+            continue  # 'on the beach', but 'in the kitchen'
+        common = MEMBERS.get(name or "", ())[: _COMMON_PEOPLE if name == "person" else _COMMON]
         options = [member for member in common if member in PLURAL_OF and member not in present and member != name]
         if not options or phrase.head == name:
             continue

@@ -14,7 +14,7 @@ from .words import MEASURES, SYMMETRIC
 _PLURAL_AUXILIARY = {"is": "are", "was": "were", "has": "have", "does": "do"}
 _SINGULAR_AUXILIARY = {plural: singular for singular, plural in _PLURAL_AUXILIARY.items()}
 _BASE_OF = {third: base for base, third in THIRD_PERSON.items()}
-_JOINS = frozenset(["and", "&", ","])
+_PLAIN_MEDIUM = frozenset("a an the photo photograph picture image of".split())
 
 
 def agreement(a: Analysis, subject: NounPhrase, singular: bool) -> list[Splice] | None:
@@ -74,6 +74,7 @@ def _drop_place(a: Analysis, group: tuple[NounPhrase, ...], before: NounPhrase |
     while start > a.start and a.tags[start - 1] == "preposition":
         start -= 1
     closed = end >= a.end or a.tags[end] in ("sign", "preposition") or _new_clause(a, end)
+    closed = closed and (end >= a.end or a.tokens[end].key != "of")
     if start == group[0].start or start <= a.start or not closed or a.tokens[start].key in ("of", "to", "like", "as"):
         return
     if before is not None and before.end == start and before.head in MEASURES:
@@ -169,6 +170,8 @@ def drop_style(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
     """'a photo of a cat, 8k, by someone' -> 'a cat'."""
     if not a.styles or a.end <= a.start:
         return
+    if all({a.tokens[i].key for i in range(s, e)} <= _PLAIN_MEDIUM for s, e in a.styles):
+        return  # 'a photo of a cat' and 'a cat' show the same
     splices = [cut(s - 1 if s and a.tokens[s - 1].key in (",", ";", "|") else s, e) for s, e in a.styles]
     removed = ", ".join(said(a.tokens[s:e]) for s, e in a.styles)
     yield edit("drop_style", f"- {removed}", *splices)

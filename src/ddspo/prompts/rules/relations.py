@@ -33,7 +33,8 @@ def _bare_relations(a: Analysis) -> Iterator[tuple[int, int, str]]:
         key = a.tokens[index].key
         if key in _BARE and not any(s <= index < e for s, e, _ in a.relations):
             pair = _around(a, index, index + 1)
-            if pair is not None and all(_solid(phrase) for phrase in pair):
+            worn = pair is not None and CLASS_OF.get(pair[1].head) == "garment"
+            if pair is not None and not worn and all(_solid(phrase) for phrase in pair):
                 yield index, index + 1, key
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from ...errors import UserError
-from .lexicon import CLASS_OF, SINGULAR_OF, UNCOUNTED, VERB_FORMS
+from .lexicon import CLASS_OF, MEMBERS, SINGULAR_OF, UNCOUNTED, VERB_FORMS
 from .words import (
     ADJECTIVES,
     ADVERBS,
@@ -42,7 +42,7 @@ _CLOSED: dict[str, Tag] = {
     **dict.fromkeys(DETERMINERS, "determiner"),
     **dict.fromkeys(NUMBERS, "number"),
 }
-_NOUNS = frozenset(CLASS_OF) | frozenset(SINGULAR_OF) | UNCOUNTED
+_NOUNS = frozenset(CLASS_OF) | frozenset(MEMBERS) | frozenset(SINGULAR_OF) | UNCOUNTED
 _ADJECTIVE_ENDINGS = ("ful", "ous", "less", "ish", "ible", "able", "esque", "colored", "coloured", "shaped", "like")
 #: these only before a word that can be the noun
 _LIKELY_ENDINGS = ("al", "ic", "ive", "ary")
@@ -95,8 +95,8 @@ class WordListTagger:
             return "verb"
         if word.endswith("ly") and word not in _NOT_ADVERBS and word not in ADJECTIVES and len(word) > 4:
             return "adverb"
-        likely = goes_on and word not in _NOUNS and word.endswith(_LIKELY_ENDINGS)
-        if word in ADJECTIVES or likely or word.endswith(_ADJECTIVE_ENDINGS):
+        endings = _ADJECTIVE_ENDINGS + _LIKELY_ENDINGS if goes_on else _ADJECTIVE_ENDINGS
+        if word in ADJECTIVES or (len(word) > 5 and word not in _NOUNS and word.endswith(endings)):
             return self._adjective_or_noun(word, before, following, goes_on)
         if word not in _NOT_VERBS and (word.endswith(("ing", "ed")) or "past" in forms) and word not in _NOUNS:
             if before in ("determiner", "adjective", "number", "adverb") and goes_on:
