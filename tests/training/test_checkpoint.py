@@ -89,6 +89,7 @@ def test_a_failed_write_leaves_the_old_ones_alone(tmp_path: Path, monkeypatch: p
 
 def test_leftovers_of_a_killed_process_go(tmp_path: Path) -> None:
     shutil.copytree(save_checkpoint(tmp_path, make(1), keep=1), tmp_path / ".step-000002.123.partial")
+    (tmp_path / ".metrics.jsonl.123.partial").write_text("half")
     assert len(numbered(tmp_path)) == 1
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]

@@ -12,7 +12,7 @@ from ddspo.families.load import load_family
 from ddspo.families.prompt_table import PromptTable
 from ddspo.pairs.store import PairStore
 from ddspo.recipe import Recipe
-from ddspo.training.data import Batches, draw, noise_path_on, pair_number
+from ddspo.training.data import Batches, draw, noise_path_on, pair_number, pairs_used
 from helpers.training_cases import SHAPE, changed, make_case
 
 Case = tuple[Recipe, PairStore, PromptTable, Path]
@@ -48,6 +48,13 @@ def test_every_epoch_is_another_permutation_of_all_pairs() -> None:
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     assert epochs[0] != [pair_number(1, 10, place) for place in range(10)]
+
+
+def test_pairs_used_are_those_of_the_first_steps(case: Case) -> None:
+    recipe = changed(case[0], training={"max_steps": 2, "global_batch_pairs": 4})
+    assert pairs_used(recipe, 100) == sorted({pair_number(3, 100, sample) for sample in range(8)})
+    assert pairs_used(recipe, 8) == list(range(8))
+    assert pairs_used(recipe, 5) == list(range(5))
 
 
 def test_draws_are_stateless_and_their_distribution_is_right() -> None:

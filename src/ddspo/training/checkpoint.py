@@ -91,9 +91,12 @@ def latest_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint | None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process was writing."""
-    for path in folder.glob(".step-*.partial"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Delete the files and folders that a killed process was writing into `folder`."""
+    for path in folder.glob(".*.partial"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def numbered(folder: Path) -> list[Path]:

@@ -109,6 +109,14 @@ def pair_number(run_seed: int, pairs: int, sample: int) -> int:
     return int(_epoch_order(run_seed, pairs, epoch)[place])
 
 
+def pairs_used(recipe: Recipe, pairs: int) -> list[int]:
+    """The numbers of the pairs that a run of `max_steps` ever looks at, rising; all of them from one epoch on."""
+    samples = recipe.training.max_steps * recipe.training.global_batch_pairs
+    if samples >= pairs:
+        return list(range(pairs))
+    return sorted(pair_number(recipe.seed, pairs, sample) for sample in range(samples))
+
+
 @lru_cache(maxsize=4)
 def _epoch_order(run_seed: int, pairs: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return numpy_generator(run_seed, "train", "order", epoch).permutation(pairs)

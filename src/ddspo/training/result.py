@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..families.load import EMBEDDED
 from ..files import read_json
 from ..ledger import FILE_NAME, Ledger
 from ..recipe import Recipe
@@ -110,6 +111,13 @@ def model_card(recipe: Recipe, metrics: dict[str, Any], cost: dict[str, float], 
 def _loading(base: str, kind: str) -> list[str]:
     if kind == "full":
         return ['pipeline = DiffusionPipeline.from_pretrained("path/to/policy")']
+    if base == EMBEDDED:
+        return [
+            "import tinyscenes",
+            "",
+            "pipeline = DiffusionPipeline.from_pretrained(tinyscenes.pipeline_folder())",
+            'pipeline.load_lora_weights("path/to/policy")',
+        ]
     return [f'pipeline = DiffusionPipeline.from_pretrained("{base}")', 'pipeline.load_lora_weights("path/to/policy")']
 
 

@@ -16,7 +16,7 @@ from ..ledger import Ledger
 from ..pairs.store import PairStore
 from ..recipe import Recipe
 from .checkpoint import Checkpoint, latest_checkpoint, remove_leftovers, save_checkpoint
-from .data import Batches, needs_degraded_prompts, noise_path_on
+from .data import Batches, needs_degraded_prompts, noise_path_on, pairs_used
 from .metrics import MetricSums, sync_metrics, truncate_metrics
 from .optimizer import MovingAverage, load_optimizer_state, make_optimizer, optimizer_state
 from .preview import draw_preview, is_preview_step, preview_prompts
@@ -69,9 +69,10 @@ class Run:
         self.ledger = Ledger()
 
     def _prompts(self) -> list[str]:
-        prompts = [row["prompt"] for row in self.store.rows]
+        rows = [self.store.rows[number] for number in pairs_used(self.recipe, len(self.store))]
+        prompts = [row["prompt"] for row in rows]
         if needs_degraded_prompts(self.recipe):
-            prompts += [row["degraded_prompt"] for row in self.store.rows]
+            prompts += [row["degraded_prompt"] for row in rows]
         return prompts + (["", *self.preview_prompts] if self.preview_prompts else [])
 
     @property
@@ -96,6 +97,7 @@ class Run:
     def resume(self) -> int:
         """Take up the newest whole checkpoint; returns how many steps are done."""
         if self.is_main:
+            remove_leftovers(self.output)
             remove_leftovers(self.checkpoints)
         checkpoint = latest_checkpoint(self.checkpoints)
         if checkpoint is not None:
