@@ -33,6 +33,7 @@ _SYNONYMS = (
     "gray grey silver",
     "gold golden yellow",
     "round circular spherical oval oblong",
+    "fabric cotton silk velvet wool woolen denim linen",
     "metal metallic",
     "square cubic rectangular",
 )

@@ -84,7 +84,8 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 }
 #: things that are never counted, and names that only exist in the plural
 UNCOUNTED = frozenset(
-    "broccoli bread cheese water tea coffee wine beer juice milk soda rice pasta sushi bacon toast chocolate popcorn jewelry "
+    "broccoli bread cheese water tea coffee wine beer juice milk soda rice pasta sushi bacon toast chocolate "
+    "popcorn jewelry "
     "cutlery furniture scissors pants jeans skis sunglasses glasses headphones dice corn spinach celery lettuce paper "
     "soap sky space bamboo shrimp soup lemonade clothing hair grass snow sand food music".split()
 )

@@ -79,6 +79,8 @@ def _drop_place(a: Analysis, group: tuple[NounPhrase, ...], before: NounPhrase |
         return
     if before is not None and before.end == start and before.head in MEASURES:
         return
+    if a.tokens[start].key == "with" and a.tokens[start - 1].key.startswith("contrast"):
+        return  # nothing contrasts alone
     while start > a.start and a.tags[start - 1] in ("auxiliary", "adverb"):
         start -= 1
     if start > a.start and a.tags[start - 1] in ("noun", "verb"):
