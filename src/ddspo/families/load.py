@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..cpu_memory import keep_freed_memory
 from ..errors import UserError
 from ..files import read_json
 from .flux import Flux
@@ -57,6 +58,8 @@ def load_family(
     path = find_folder(base, revision=revision, variant=variant)
     folder = PipelineFolder(path, variant)
     cls = _adapter(folder)
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     if _DISTILLED.search(path.name if path.exists() and Path(base).exists() else base):
         _log.warning(
             "%s looks like a few-step distilled model; training on noised pictures is not valid for those", base

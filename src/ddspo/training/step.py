@@ -22,6 +22,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..diffusion.noise_path import NoisePath
+from ..objectives.anchor import drift_anchor
 from ..objectives.denoising import denoising_loss
 from ..objectives.errors import squared_error
 from ..objectives.preference import preference_loss
@@ -66,19 +67,30 @@ def make_step(recipe: Recipe, predict: RolePredict, noise_path: NoisePath) -> St
     """The step function that a recipe asks for.
 
     Args:
-        recipe: its objective, target and beta are read.
+        recipe: its objective and target are read.
         predict: calls the network in one of its roles.
         noise_path: how x_0 and noise make x_t; tables on the device of the batches save a transfer per call.
     """
     if recipe.objective.name == "denoising":
         return partial(denoising_step, predict=predict, noise_path=noise_path)
     return partial(
-        preference_step, predict=predict, noise_path=noise_path, target=recipe.target.source, beta=recipe.objective.beta
+        preference_step,
+        predict=predict,
+        noise_path=noise_path,
+        target=recipe.target.source,
+        beta=recipe.objective.beta,
+        anchor=recipe.objective.anchor,
     )
 
 
 def preference_step(
-    batch: PreferenceBatch, predict: RolePredict, noise_path: NoisePath, *, target: str, beta: float
+    batch: PreferenceBatch,
+    predict: RolePredict,
+    noise_path: NoisePath,
+    *,
+    target: str,
+    beta: float,
+    anchor: float = 0.0,
 ) -> StepOutcome:
     """Noise both sides alike, ask the reference, then the policy, and compare (see `preference_loss`).
 
@@ -88,6 +100,7 @@ def preference_step(
         noise_path: how x_0 and noise make x_t.
         target: a key of `ddspo.targets.TARGETS`.
         beta: preference temperature.
+        anchor: price of drift on both sides (see `drift_anchor`); 0 is the published objective.
     """
     x_t = WinLose(
         noise_path.add_noise(batch.x_0.win, batch.noise, batch.timestep),
@@ -96,11 +109,14 @@ def preference_step(
     rows = TARGETS[target](batch, x_t, partial(predict, "reference"), noise_path)
     policy = WinLose.split(predict("policy", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2)))
     result = preference_loss(policy, rows.reference, rows.target, beta=beta)
+    loss = result.loss
+    if anchor:
+        loss = loss + drift_anchor(policy, rows.reference, beta=beta, anchor=anchor)
 
     measured = WinLose(policy.win.detach(), policy.lose.detach())
     contrastive = target == "training_free"
     return StepOutcome(
-        loss=result.loss,
+        loss=loss,
         timestep=batch.timestep,
         forward_rows=rows.network_evaluations + 2 * len(batch.timestep),
         backward_rows=2 * len(batch.timestep),
