@@ -51,8 +51,8 @@ def test_record_says_that_the_base_can_be_aligned():
     best = record["guidance"][str(record["best_guidance_scale"])]
     assert 0.35 <= best["overall"] <= 0.70
     assert record["vae_round_trip"] >= 0.98
-    gains = [row["degraded_as_negative"] - row["empty"] for row in record["screen"].values()]
-    assert max(gains) > 0.05, "no degraded prompt points anywhere: nothing to learn from"
+    gains = [row["pushed"] - row["plain"] for row in record["screen"].values()]
+    assert max(gains) > 0.03, "no degraded prompt points anywhere: nothing to learn from"
     assert record["screen"]["swap_attributes"]["contrast"] > 1e-3
 
 

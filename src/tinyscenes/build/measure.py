@@ -43,7 +43,6 @@ def draw(
     guidance_scale: float,
     steps: int,
     seed: int,
-    negative_prompts: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Pictures through the plain diffusers pipeline, uint8 [N, 32, 32, 3]; the same noise for the same seed and N."""
     images = []
@@ -52,7 +51,6 @@ def draw(
         images.append(
             pipeline(
                 list(prompts[rows]),
-                negative_prompt=None if negative_prompts is None else list(negative_prompts[rows]),
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
                 generator=torch.Generator().manual_seed(seed * 1000 + start),
@@ -77,7 +75,7 @@ def draw_against(
 
         empty + guidance_scale (full - empty) + weight (full - degraded)
 
-    At weight 0 this is ordinary guidance; what a positive weight adds is the direction that DDSPO trains into the model.
+    At weight 0 this is ordinary guidance; what a positive weight adds is the direction that DDSPO trains in.
     """
 
     def states(texts: Sequence[str]) -> torch.Tensor:
