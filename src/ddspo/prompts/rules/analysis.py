@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from .lexicon import CLASS_OF, SINGULAR_OF
 from .tagger import Tag, Tagger
 from .text import Token, tokenize
-from .words import ADJECTIVES, MEASURES, MEDIA, NUMBERS, RELATIONS, STYLE_WORDS
+from .words import MEASURES, MEDIA, RELATIONS, STYLE_WORDS
 
 _RELATIONS = {tuple(phrase.split()): phrase for phrase in RELATIONS}
 _LONGEST = max(map(len, _RELATIONS))
@@ -244,15 +244,3 @@ def analyze(prompt: str, tagger: Tagger) -> Analysis:
         blocked |= set(range(a, b))
     phrases = _phrases(keys, tags, blocked)
     return Analysis(tokens, tags, phrases, _groups(keys, phrases), relations, styles, content, start, end)
-
-
-#: words that surely are no names, and so lose the capital of the sentence start
-LOWERED = (
-    frozenset(NUMBERS)
-    | ADJECTIVES
-    | frozenset(CLASS_OF)
-    | frozenset(SINGULAR_OF)
-    | frozenset(
-        "a an the this that these those his her its their our my some each every several many on in under above".split()
-    )
-)

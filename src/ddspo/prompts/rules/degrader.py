@@ -9,9 +9,11 @@ import numpy as np
 from ...errors import UserError
 from ..variants import UnusableError, Variant
 from . import attributes, objects, relations
-from .analysis import LOWERED, Analysis, analyze
+from .analysis import Analysis, analyze
+from .lexicon import CLASS_OF, SINGULAR_OF
 from .tagger import Tagger, WordListTagger
 from .text import Edit, render
+from .words import ADJECTIVES, NUMBERS
 
 Rule = Callable[[Analysis, np.random.Generator], Iterator[Edit]]
 
@@ -32,8 +34,19 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "drop_phrase": (objects.drop_phrase,),
     "drop_style": (objects.drop_style,),
 }
-#: longer prompts are tagged and edited only in their first words; text encoders do not see the rest either
+#: longer prompts are refused and counted; text encoders see only the first words of them anyway
 _MAX_CHARACTERS = 2000
+
+#: words that surely are no names, and so lose the capital of the sentence start
+LOWERED = (
+    frozenset(NUMBERS)
+    | ADJECTIVES
+    | frozenset(CLASS_OF)
+    | frozenset(SINGULAR_OF)
+    | frozenset(
+        "a an the this that these those his her its their our my some each every several many on in under above".split()
+    )
+)
 
 
 class RulesDegrader:
@@ -53,18 +66,20 @@ class RulesDegrader:
         self._tagger = tagger or WordListTagger()
 
     def _edits(self, analysis: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
-        columns = []
-        for rules in self._rules.values():
-            edits = [edit for rule in rules for edit in rule(analysis, rng)]
+        """One edit of each kind in turn; a kind's edits are worked out when its turn first comes."""
+        columns: list[list[Edit]] = []
+        kinds = list(self._rules.values())
+        for index in rng.permutation(len(kinds)).tolist():
+            edits = [edit for rule in kinds[index] for edit in rule(analysis, rng)]
             if len(edits) > 1:
                 edits = [edits[i] for i in rng.permutation(len(edits)).tolist()]
             if edits:
                 columns.append(edits)
-        order = rng.permutation(len(columns)).tolist()
-        for row in range(max(map(len, columns), default=0)):
-            for index in order:
-                if row < len(columns[index]):
-                    yield columns[index][row]
+                yield edits[0]
+        for row in range(1, max(map(len, columns), default=0)):
+            for column in columns:
+                if row < len(column):
+                    yield column[row]
 
     def degrade(self, prompt: str, rng: np.random.Generator, variants: int) -> list[Variant]:
         """Up to `variants` distinct edits of the prompt.
