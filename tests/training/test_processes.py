@@ -18,7 +18,7 @@ from ddspo.recipe import Recipe
 from ddspo.training.checkpoint import latest_checkpoint
 from helpers.training_cases import make_case, metrics_of, policy_bytes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCRIPT = """
 import sys
@@ -66,7 +66,6 @@ def rows_written(output: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-@pytest.mark.timeout(600)
 def test_killed_at_random_moments_the_policy_is_bit_identical(tmp_path: Path) -> None:
     recipe, pairs = make_case(tmp_path, max_steps=8, global_batch_pairs=2, checkpoint_every_steps=1, ema_decay=0.9)
     wait(start(tmp_path, recipe, pairs, tmp_path / "unbroken"), tmp_path / "unbroken.log")
