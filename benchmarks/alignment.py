@@ -2,9 +2,10 @@
 
     python benchmarks/alignment.py runs/alignment [--seeds 3] [--base FOLDER]
 
-1. One set of pairs is made. 2. Every method sweeps its own strength (beta; the learning rate for fine-tuning) with
-training seed 0 and is judged on validation prompts: training prompts with other noise. 3. The best of each is trained
-again with every seed and judged on held-out prompts. The table has crossed bootstrap intervals over seeds and prompts.
+1. One set of pairs is made. 2. Every method sweeps its own strength (beta; the anchor where there is one; the learning
+rate for fine-tuning) with training seed 0 and is judged on validation prompts: training prompts with other noise. 3. The
+best of each is trained again with every seed and judged on held-out prompts. The table has crossed bootstrap intervals
+over seeds and prompts.
 
 Everything is resumable. Writes OUT/table.md and OUT/results.json.
 """
@@ -42,15 +43,17 @@ class Method:
     values: tuple[float, ...]
 
 
+_PUBLISHED = ("objective.anchor=0", "training.optimizer.learning_rate=5e-4")
 METHODS = {
     "sft": Method(
-        ("target.source=forward_noise", "objective.name=denoising"),
+        ("target.source=forward_noise", "objective.name=denoising", "objective.anchor=0"),
         3,
         "training.optimizer.learning_rate",
         (3e-5, 1e-4, 3e-4),
     ),
-    "diffusion_dpo": Method(("target.source=forward_noise",), 8, "objective.beta", (500, 1000, 2000, 4000, 8000)),
-    "ddspo": Method(("target.source=training_free",), 9, "objective.beta", (250, 500, 1000, 2000, 4000)),
+    "diffusion_dpo": Method((*_PUBLISHED, "target.source=forward_noise"), 8, "objective.beta", (200, 1000, 5000)),
+    "ddspo": Method((*_PUBLISHED, "target.source=training_free"), 9, "objective.beta", (200, 1000, 5000)),
+    "ddspo_anchored": Method(("target.source=training_free",), 9, "objective.anchor", (0.05, 0.1, 0.2)),
 }
 
 
@@ -93,8 +96,9 @@ class Benchmark:
 
     def judge(self, policies: dict[str, Path], where: str) -> EvaluationSummary:
         """'validation' or 'heldout'."""
-        extra = ["evaluation.prompts=tinyscenes:train", "evaluation.limit=280", "evaluation.images_per_prompt=1"]
-        recipe = load_recipe("tinyscenes", [*self.overrides, *(extra if where == "validation" else [])])
+        extra = ["evaluation.prompts=tinyscenes:train", "evaluation.limit=210"]
+        extra = extra if where == "validation" else ["evaluation.images_per_prompt=2"]
+        recipe = load_recipe("tinyscenes", [*self.overrides, *extra])
         return evaluate(recipe, policies, self.out / where)
 
     def sweep(self) -> dict[str, dict[float, dict[str, Any]]]:
