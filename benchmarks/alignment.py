@@ -2,10 +2,10 @@
 
     python benchmarks/alignment.py runs/alignment [--seeds 3] [--base FOLDER]
 
-1. One set of pairs is made. 2. Every method sweeps its own strength (beta; the anchor where there is one; the learning
-rate for fine-tuning) with training seed 0 and is judged on validation prompts: training prompts with other noise. 3. The
-best of each is trained again with every seed and judged on held-out prompts. The table has crossed bootstrap intervals
-over seeds and prompts.
+1. One set of pairs is made. 2. Every method sweeps its own strength (beta; the anchor where there is one; the rate for
+fine-tuning) with training seed 0 and is judged on validation prompts: training prompts with other noise. 3. The best of
+each is trained again with every seed and judged on held-out prompts. The table has crossed bootstrap intervals over
+seeds and prompts.
 
 Everything is resumable. Writes OUT/table.md and OUT/results.json.
 """

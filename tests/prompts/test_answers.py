@@ -22,7 +22,7 @@ TEXTS = [(row["text"], "", "") for row in GOOD]
         (json.dumps({"variants": GOOD}), BOTH),
         (json.dumps(GOOD), BOTH),
         ("Sure! Here you go:\n```json\n" + json.dumps({"variants": GOOD}, indent=1) + "\n```\nAnything else?", BOTH),
-        ("<think>maybe {\"variants\": []}</think>" + json.dumps({"variants": GOOD}), BOTH),
+        ('<think>maybe {"variants": []}</think>' + json.dumps({"variants": GOOD}), BOTH),
         ("I made [two] of them: " + json.dumps({"variants": GOOD}) + " done", BOTH),
         (json.dumps([row["text"] for row in GOOD]), TEXTS),
         (json.dumps({"variants": GOOD})[:-40], BOTH[:1]),

@@ -55,9 +55,7 @@ class ServerCompleter:
     when the server stays busy or away, work stops with a `UserError`: the same command goes on from there.
     """
 
-    def __init__(
-        self, settings: LanguageModel, journal: Path | None, first_pause_s: float = _FIRST_PAUSE_S
-    ) -> None:
+    def __init__(self, settings: LanguageModel, journal: Path | None, first_pause_s: float = _FIRST_PAUSE_S) -> None:
         self._settings = settings
         self._client = ChatClient(settings.url, settings.name, settings.token_variable, settings.timeout_s)
         self._journal_path = journal
