@@ -44,7 +44,7 @@ def test_readme_opens_with_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = re.search(r"```(?:bash|sh)?\n(.*?)```", text, re.DOTALL)
     assert block is not None
-    assert [line.split("#")[0].strip() for line in block.group(1).strip().splitlines()] == ["make install", "make demo"]
+    assert [line.split("#")[0].strip() for line in block.group(1).strip().splitlines()] == ["make demo", "make test"]
 
 
 def test_no_requirement_brings_torchvision() -> None:
