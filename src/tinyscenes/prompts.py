@@ -81,11 +81,12 @@ def _interleaved(per_category: int, held_out: bool, seed: int) -> list[dict[str,
     ]
 
 
-def train_prompts(per_category: int = 340, seed: int = 0) -> list[dict[str, str]]:
+def train_prompts(per_category: int = 60, seed: int = 0) -> list[dict[str, str]]:
     """Distinct prompts to train on, [{"prompt", "category"}], none in `HELD_OUT`; equal for equal arguments.
 
-    Categories that have fewer than `per_category` such prompts give all they have; by default there are 1026 in all, of
-    which 340 spatial, 340 complex, 206 color, 54 numeracy, 42 texture, 36 shape and 8 two_objects.
+    Categories that have fewer than `per_category` such prompts give all they have; by default there are 320 in all: 60
+    color, spatial and complex ones each, 54 numeracy, 42 texture, 36 shape and 8 two_objects. More of the large
+    categories would drown the small ones.
     """
     return _interleaved(per_category, False, seed)
 

@@ -13,6 +13,7 @@ from ddspo.prompts.scenes import ScenesDegrader
 from ddspo.prompts.variants import UnusableError
 from tinyscenes.edits import EDITS, meaning
 from tinyscenes.language import parse, speak
+from tinyscenes.prompts import HELD_OUT, train_prompts
 from tinyscenes.scenes import CATEGORIES, sample_description
 
 
@@ -116,7 +117,8 @@ def test_swap_that_changes_nothing_is_no_variant() -> None:
 
 def test_kinds_select_and_unknown_kinds_are_refused() -> None:
     made = ScenesDegrader(("change_color",)).degrade("two red circles", np.random.default_rng(0), 9)
-    assert {v.kind for v in made} == {"change_color"} and len(made) == 5
+    # Six colors, less its own, less the two that are held out for circles.
+    assert {v.kind for v in made} == {"change_color"} and len(made) == 3
     with pytest.raises(UserError, match="'blur' is unknown"):
         ScenesDegrader(("blur",))
 
@@ -133,3 +135,13 @@ def test_mixture_is_balanced_over_kinds() -> None:
     ]
     # eight kinds apply; each should come first about 100 times (standard deviation 9)
     assert len(set(first)) == 8 and all(60 < first.count(kind) < 140 for kind in set(first))
+
+
+def test_training_prompts_are_never_degraded_into_held_out_combinations() -> None:
+    """Seen on the losing side only, they would be unlearned."""
+    degrader = ScenesDegrader()
+    for row in train_prompts():
+        for variants in degrader.edits(row["prompt"]).values():
+            assert not [v.text for v in variants if HELD_OUT.contains(parse(v.text))]
+    held_out = degrader.edits("a red triangle")["change_color"]
+    assert "a magenta triangle" in [v.text for v in held_out], "a held-out prompt is degraded freely"

@@ -6,6 +6,7 @@ import numpy as np
 
 from tinyscenes.edits import EDITS, distinct_edits
 from tinyscenes.language import PromptError, parse, speak
+from tinyscenes.prompts import HELD_OUT
 
 from ..errors import UserError
 from .variants import UnusableError, Variant
@@ -28,6 +29,9 @@ class ScenesDegrader:
     def edits(self, prompt: str) -> dict[str, list[Variant]]:
         """Every valid variant of `prompt` by kind, each meaning once.
 
+        A training prompt is never degraded into a held-out combination: seen on the losing side only, those would be
+        unlearned, and evaluation on them would measure that.
+
         Raises:
             UnusableError: not a tinyscenes prompt.
         """
@@ -35,10 +39,16 @@ class ScenesDegrader:
             original = parse(prompt)
         except PromptError as error:
             raise UnusableError("not a tinyscenes prompt") from error
-        return {
-            kind: [Variant(speak(edited), kind, change) for edited, change in edits]
+        for_training = not HELD_OUT.contains(original)
+        found = {
+            kind: [
+                Variant(speak(edited), kind, change)
+                for edited, change in edits
+                if not (for_training and HELD_OUT.contains(edited))
+            ]
             for kind, edits in distinct_edits(original, self.kinds).items()
         }
+        return {kind: variants for kind, variants in found.items() if variants}
 
     def degrade(self, prompt: str, rng: np.random.Generator, variants: int) -> list[Variant]:
         """Up to `variants` distinct edits.
