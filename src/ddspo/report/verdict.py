@@ -174,11 +174,19 @@ def _detail(data: RunData, name: str, unit: Unit, difference: Interval) -> str:
     if prompts:
         kind = "held-out " if str(data.setting("evaluation", "prompts") or "").endswith(":heldout") else ""
         pictures = "one picture" if each in (None, 1) else f"{each:g} pictures"
-        text += f" Paired over {prompts:,.0f} {kind}prompts, {pictures} each, same seeds for both."
+        text += f" Paired over {prompts:,.0f} {kind}prompts, {pictures} each, same seeds for both{_guidance(data)}."
     p_value = finite(data.models[name]["difference"].get("p_value"))
     if p_value is not None:
         text += f" Sign-flip test p = {number(p_value, 2)}." if p_value >= 1e-3 else " Sign-flip test p < 0.001."
     return text
+
+
+def _guidance(data: RunData) -> str:
+    """Under which guidance the pictures were drawn: a gain holds for that, not for every scale."""
+    scale = finite(data.setting("evaluation", "sampling", "guidance_scale"))
+    if scale is None:
+        return ""
+    return ", no guidance" if scale <= 1 else f", guidance {scale:g}"
 
 
 def _caveats(data: RunData, name: str, unit: Unit) -> list[str]:
