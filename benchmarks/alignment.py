@@ -22,7 +22,7 @@ import numpy as np
 
 from ddspo.evaluation.evaluate import EvaluationSummary, evaluate
 from ddspo.evaluation.statistics import compare_over_seeds
-from ddspo.files import read_jsonl, write_json, write_text
+from ddspo.files import content_id, read_jsonl, write_json, write_text
 from ddspo.pairs.build import build_pairs
 from ddspo.prompts.degrade import degrade_prompts
 from ddspo.prompts.sources import read_prompts
@@ -60,8 +60,8 @@ METHODS = {
 class Benchmark:
     """One output folder."""
 
-    def __init__(self, out: Path, overrides: list[str]) -> None:
-        self.out, self.overrides = out, overrides
+    def __init__(self, out: Path, overrides: list[str], heldout_overrides: list[str]) -> None:
+        self.out, self.overrides, self.heldout_overrides = out, overrides, heldout_overrides
         self.base = load_recipe("tinyscenes", overrides)
 
     def recipe(self, method: Method, value: float, seed: int) -> Recipe:
@@ -96,10 +96,12 @@ class Benchmark:
 
     def judge(self, policies: dict[str, Path], where: str) -> EvaluationSummary:
         """'validation' or 'heldout'."""
-        extra = ["evaluation.prompts=tinyscenes:train", "evaluation.limit=210"]
-        extra = extra if where == "validation" else ["evaluation.images_per_prompt=2"]
-        recipe = load_recipe("tinyscenes", [*self.overrides, *extra])
-        return evaluate(recipe, policies, self.out / where)
+        if where == "validation":
+            extra = ["evaluation.prompts=tinyscenes:train", "evaluation.limit=210", "evaluation.images_per_prompt=1"]
+        else:
+            extra = self.heldout_overrides
+            where = f"heldout-{content_id(*extra)}" if extra else where
+        return evaluate(load_recipe("tinyscenes", [*self.overrides, *extra]), policies, self.out / where)
 
     def sweep(self) -> dict[str, dict[float, dict[str, Any]]]:
         """Every method at every strength on validation prompts, training seed 0."""
@@ -181,8 +183,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--base", default="tinyscenes")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="A.B=C")
+    parser.add_argument(
+        "--heldout-set",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="for the held-out pictures only: judge the policies of the same sweep otherwise, in a folder of its own",
+    )
     arguments = parser.parse_args()
-    benchmark = Benchmark(arguments.out, [f"model.base={arguments.base}", *arguments.overrides])
+    benchmark = Benchmark(arguments.out, [f"model.base={arguments.base}", *arguments.overrides], arguments.heldout_set)
     benchmark.make_pairs()
     sweep = benchmark.sweep()
     best = {name: max(values, key=lambda value: values[value]["overall"]["mean"]) for name, values in sweep.items()}

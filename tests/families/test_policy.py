@@ -195,4 +195,6 @@ def test_averaged_weights_are_saved_in_place_of_the_current_ones(folder: Path, t
 def test_a_full_policy_can_be_the_next_base(folder: Path, tmp_path: Path) -> None:
     make(folder, "full").save_policy(tmp_path / "first")
     make(tmp_path / "first").save_policy(tmp_path / "second")
-    load_policy(tmp_path / "second")
+    record = json.loads((tmp_path / "second" / "ddspo.json").read_text())
+    assert record["base"]["base"] == str((tmp_path / "first").resolve())
+    assert load_policy(tmp_path / "second").base == (tmp_path / "first").resolve()
