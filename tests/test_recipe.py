@@ -122,7 +122,7 @@ def test_baseline_takes_from_the_main_run_what_it_leaves_out(tmp_path: Path) -> 
             "training: {optimiser: {learning_rate: 1}}",
             "training.optimiser: unknown key; did you mean training.optimizer?",
         ),
-        ("learning_rate: 1", "learning_rate: unknown key; did you mean training.optimizer.learning_rate?"),
+        ("learning_rate: 1", "learning_rate: unknown key; did you mean target.adapters.learning_rate or training.optimizer.learning_rate?"),
         ("zzz: 1", "zzz: unknown key; a recipe has name, seed"),
         ("pairs: {zzz: 1}", "pairs.zzz: unknown key; pairs has count, sampling, pairs_per_shard"),
         ("baselines: {a: {training: {maxsteps: 1}}}", "did you mean baselines.a.training.max_steps?"),

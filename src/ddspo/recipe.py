@@ -14,6 +14,12 @@ from pydantic import Field, model_validator
 from .recipe_base import Fraction, Positive, Section
 from .recipe_degradation import Degradation as Degradation
 from .recipe_degradation import LanguageModel as LanguageModel
+from .recipe_objective import AutoBeta as AutoBeta
+from .recipe_objective import MovingReference as MovingReference
+from .recipe_objective import Objective as Objective
+from .recipe_objective import Target as Target
+from .recipe_objective import TargetAdapters as TargetAdapters
+from .recipe_objective import Timesteps as Timesteps
 
 
 class Model(Section):
@@ -60,37 +66,8 @@ class Pairs(Section):
     """how many pairs; None: one per prompt. More pairs than prompts reuse prompts with new seeds and variants"""
     sampling: Sampling = Sampling()
     pairs_per_shard: Positive = 512
-
-
-class Target(Section):
-    """What policy and reference predictions are compared with."""
-
-    source: Literal["training_free", "forward_noise"] = "training_free"
-    """'training_free': the reference on prompt and degraded prompt (DDSPO, TF-CPP); 'forward_noise': Diffusion-DPO"""
-
-
-class Objective(Section):
-    """The loss."""
-
-    name: Literal["preference", "denoising"] = "preference"
-    """'preference': -log sigmoid(margin); 'denoising': plain fine-tuning on the winning side"""
-    beta: Annotated[float, Field(gt=0)] = 16000.0
-    """multiplies half the difference of mean squared errors (published for SD 1.x: 16000)"""
-    anchor: Annotated[float, Field(ge=0)] = 0.0
-    """price of drift from the reference on both sides, in units of beta/2; 0: the published objective"""
-
-
-class Timesteps(Section):
-    """Where on the noise path to train, and how much each place counts; two separate choices."""
-
-    sampler: Literal["uniform", "logit_normal"] = "uniform"
-    low: Fraction = 0.0
-    """range as a share of the schedule, 0 = clean"""
-    high: Fraction = 1.0
-    logit_mean: float = 0.0
-    logit_std: Annotated[float, Field(gt=0)] = 1.0
-    weight: Literal["none", "linear"] = "none"
-    """'linear' multiplies a pair's loss by t / (T - 1), as in the published SDXL script"""
+    trajectory_states: Annotated[int, Field(ge=0)] = 0
+    """states per side kept from the sampling trajectory, for training.timesteps.states 'trajectory'"""
 
 
 class Lora(Section):

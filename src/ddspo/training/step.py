@@ -78,7 +78,7 @@ def make_step(recipe: Recipe, predict: RolePredict, noise_path: NoisePath) -> St
         predict=predict,
         noise_path=noise_path,
         target=recipe.target.source,
-        beta=recipe.objective.beta,
+        beta=recipe.objective.beta,  # type: ignore[arg-type]
         anchor=recipe.objective.anchor,
     )
 
