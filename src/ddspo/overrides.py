@@ -123,7 +123,7 @@ def _unknown_key(location: list[str], model: type[BaseModel]) -> str:
         return f"{path}: unknown key; did you mean {'.'.join([*location[:-1], close])}?"
     paths = field_paths(model)
     if elsewhere := [known for known in paths if known.rpartition(".")[2] == location[-1]]:
-        return f"{" or ".join(elsewhere[:3])}?"
+        return f"{path}: unknown key; did you mean {' or '.join(elsewhere[:3])}?"
     where = f"{'.'.join(location[:-1])} has" if len(location) > 1 else "a recipe has"
     return f"{path}: unknown key; {where} {', '.join(siblings)}"
 
