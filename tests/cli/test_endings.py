@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 import typer
 
-from ddspo.cli import _plainly
+from ddspo.cli_base import plainly
 from ddspo.errors import UserError
 
 
@@ -17,7 +17,7 @@ def raising(error: BaseException) -> Callable[..., None]:
     def command() -> NoReturn:
         raise error
 
-    return _plainly(command)
+    return plainly(command)
 
 
 class OutOfMemoryError(RuntimeError):
