@@ -129,7 +129,7 @@ def test_baseline_takes_from_the_main_run_what_it_leaves_out(tmp_path: Path) -> 
         ("training: {max_steps: many}", "training.max_steps: expected integer"),
         ("training: {max_steps: 0}", "training.max_steps: expected greater than 0; found 0"),
         ("training: [1]", "training: expected a section with keys, found [1]"),
-        ("target: {source: ddspo}", "target.source: expected 'training_free' or 'forward_noise'; found 'ddspo'"),
+        ("target: {source: ddspo}", "target.source: expected 'training_free', 'forward_noise', 'data_driven' or 'guidance'; found 'ddspo'"),
         ("model: {revision: 12}", "model.revision: expected text, found the number 12; put it in quotes"),
         (
             "training: {micro_batch_pairs: 7}",

@@ -3,25 +3,41 @@ from __future__ import annotations
 from collections import Counter
 
 from tinyscenes.language import parse
-from tinyscenes.prompts import HELD_OUT, heldout_prompts, train_prompts
+from tinyscenes.prompts import (
+    HELD_OUT,
+    VALIDATION,
+    heldout_prompts,
+    split_of,
+    train_prompts,
+    validation_prompts,
+)
 from tinyscenes.scenes import CATEGORIES, COLORS, SHAPES, TEXTURES, Description, Thing
 
 
 def test_held_out_is_decided_by_bindings() -> None:
-    assert HELD_OUT.contains(parse("a red triangle and a blue square"))
-    assert HELD_OUT.contains(parse("a green square above a striped red cross"))
-    assert not HELD_OUT.contains(parse("a red square and a blue triangle"))
-    assert HELD_OUT.contains(parse("a circle and a cross"))
-    assert HELD_OUT.contains(parse("a cross and a circle"))
-    assert not HELD_OUT.contains(parse("a yellow circle and a red cross"))
+    assert HELD_OUT.contains(parse("a red square and a blue square"))
+    assert HELD_OUT.contains(parse("a green square above a striped red circle"))
+    assert not HELD_OUT.contains(parse("a red triangle and a blue square"))
+    assert HELD_OUT.contains(parse("a circle and a square"))
+    assert HELD_OUT.contains(parse("a square and a circle"))
+    assert not HELD_OUT.contains(parse("a magenta circle and a red cross"))
     assert not HELD_OUT.contains(Description((Thing("circle"),)))
 
 
+def test_every_description_has_one_split() -> None:
+    assert split_of(parse("a red triangle")) == "validation"
+    assert split_of(parse("a red triangle and a red square")) == "heldout"
+    assert split_of(parse("a red circle")) == "train"
+    for name in ("color_shapes", "texture_shapes", "shape_pairs"):
+        assert not getattr(HELD_OUT, name) & getattr(VALIDATION, name)
+
+
 def test_sets_are_on_their_side_distinct_and_repeatable() -> None:
-    for rows, held_out in ((train_prompts(), False), (heldout_prompts(), True)):
+    sets = {"train": train_prompts(), "validation": validation_prompts(), "heldout": heldout_prompts()}
+    for split, rows in sets.items():
         prompts = [row["prompt"] for row in rows]
         assert len(set(prompts)) == len(prompts)
-        assert all(HELD_OUT.contains(parse(prompt)) == held_out for prompt in prompts)
+        assert {split_of(parse(prompt)) for prompt in prompts} == {split}
         assert {row["category"] for row in rows} == set(CATEGORIES)
     assert train_prompts() == train_prompts()
     assert train_prompts(50, seed=3) != train_prompts(50, seed=4)
@@ -29,11 +45,11 @@ def test_sets_are_on_their_side_distinct_and_repeatable() -> None:
 
 def test_small_categories_are_exhausted_and_the_rest_full() -> None:
     train = Counter(row["category"] for row in train_prompts(340))
-    # 6 pairs of shapes in 2 orders less 2·2 held out; numeracy: (24 - 6) bindings x 3 counts
-    assert train["two_objects"] == 8
-    assert train["numeracy"] == 54
+    # 6 pairs of shapes in 2 orders less 2·3 kept out; numeracy: (24 - 10) bindings x 3 counts
+    assert train["two_objects"] == 6
+    assert train["numeracy"] == 42
     assert train["spatial"] == train["complex"] == 340
-    assert sum(train.values()) >= 1024
+    assert sum(train.values()) >= 850
     heldout = Counter(row["category"] for row in heldout_prompts(40))
     assert heldout["two_objects"] == 4
     assert heldout["color"] == heldout["spatial"] == heldout["complex"] == 40

@@ -6,7 +6,7 @@ import numpy as np
 
 from tinyscenes.edits import EDITS, distinct_edits
 from tinyscenes.language import PromptError, parse, speak
-from tinyscenes.prompts import HELD_OUT
+from tinyscenes.prompts import split_of
 
 from ..errors import UserError
 from .variants import UnusableError, Variant
@@ -39,12 +39,12 @@ class ScenesDegrader:
             original = parse(prompt)
         except PromptError as error:
             raise UnusableError("not a tinyscenes prompt") from error
-        for_training = not HELD_OUT.contains(original)
+        for_training = split_of(original) == "train"
         found = {
             kind: [
                 Variant(speak(edited), kind, change)
                 for edited, change in edits
-                if not (for_training and HELD_OUT.contains(edited))
+                if not (for_training and split_of(edited) != "train")
             ]
             for kind, edits in distinct_edits(original, self.kinds).items()
         }

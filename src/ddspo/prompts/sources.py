@@ -1,7 +1,7 @@
 """Read prompts from files and from the embedded sets: unique, cleaned, and with every omission counted.
 
 Formats: .txt (one prompt a line), .jsonl (one object a line), .csv (with a header), .parquet (DiffusionDB's
-`metadata.parquet` works as downloaded; needs pyarrow), 'tinyscenes:train' and 'tinyscenes:heldout'. Files are streamed:
+`metadata.parquet` works as downloaded; needs pyarrow), 'tinyscenes:train', ':validation' and ':heldout'. Files are streamed:
 what is kept in memory is one 8-byte digest per unique prompt and the prompts that are returned.
 """
 
@@ -154,9 +154,13 @@ _KINDS = ", ".join(_READERS)
 
 
 def _tinyscenes_rows(source: str) -> Iterator[_Row]:
-    from tinyscenes.prompts import heldout_prompts, train_prompts
+    from tinyscenes.prompts import heldout_prompts, train_prompts, validation_prompts
 
-    sets = {"tinyscenes:train": train_prompts, "tinyscenes:heldout": heldout_prompts}
+    sets = {
+        "tinyscenes:train": train_prompts,
+        "tinyscenes:validation": validation_prompts,
+        "tinyscenes:heldout": heldout_prompts,
+    }
     if source not in sets:
         raise UserError(f"prompts.source: '{source}' is unknown; the embedded sets are {', '.join(sets)}")
     for number, row in enumerate(sets[source](), 1):
@@ -228,7 +232,7 @@ def read_prompts(source: str, column: str = "prompt", limit: int | None = None, 
     """The unique prompts of a source.
 
     Args:
-        source: a .txt, .jsonl, .csv or .parquet file, 'tinyscenes:train' or 'tinyscenes:heldout'.
+        source: a .txt, .jsonl, .csv or .parquet file, or 'tinyscenes:train', ':validation' or ':heldout'.
         column: the field that holds the prompt, in formats that have fields; others (.jsonl, .csv) become `meta`.
         limit: draw this many without replacement. The draw depends on `seed` and on the prompts, not on their order.
         seed: the run seed.

@@ -110,7 +110,8 @@ def main() -> None:
     pipeline.to(torch.float16).save_pretrained(arguments.out / "pipeline")
     shipped = StableDiffusionPipeline.from_pretrained(arguments.out / "pipeline", dtype=torch.float32)
     shipped.set_progress_bar_config(disable=True)
-    figures = {"seed": arguments.seed, "unet_images": sum(phase.images for phase in PHASES), **record(shipped, arguments.seed, log)}
+    images = sum(phase.images for phase in PHASES)
+    figures = {"seed": arguments.seed, "unet_images": images, **record(shipped, arguments.seed, log)}
     (arguments.out / "build.json").write_text(json.dumps(figures, indent=2) + "\n")
     log(f"wrote {arguments.out / 'pipeline'} and build.json")
 
