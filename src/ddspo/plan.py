@@ -19,7 +19,7 @@ from .errors import UserError
 from .recipe import Recipe, Sampling, Training
 from .recipe_file import baseline_recipe, dump_recipe
 
-_REFERENCE_ROWS = {"training_free": 3, "forward_noise": 2}
+_REFERENCE_ROWS = {"training_free": 3, "forward_noise": 2, "data_driven": 4}
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _PICTURE_COMPRESSION = 0.7
 """a PNG of a generated picture takes about this share of its raw bytes"""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -63,6 +63,12 @@ class Conditioning:
     def join(parts: Sequence[Conditioning]) -> Conditioning:
         """Concatenate along the first dimension."""
         return Conditioning({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+
+
+Role = Literal["policy", "reference", "winning", "losing"]
+"""Who predicts: what is trained, the frozen start, the models of winning and of losing pictures (data-driven targets)"""
+RolePredict = Callable[[Role, Tensor, Tensor, Conditioning], Tensor]
+"""(role, x_t [N, ...], timestep [N], conditioning [N, ...]) -> prediction [N, ...]; only the policy's has a gradient"""
 
 
 @dataclass(frozen=True)

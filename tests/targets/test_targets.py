@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -11,8 +10,8 @@ from torch import Tensor
 from ddspo.diffusion.noise_path import NoisePath
 from ddspo.objectives.preference import preference_loss
 from ddspo.recipe import Target
-from ddspo.targets import TARGETS, forward_noise, training_free
-from ddspo.tensors import Conditioning, PreferenceBatch, WinLose
+from ddspo.targets import TARGETS, data_driven, forward_noise, training_free
+from ddspo.tensors import Conditioning, PreferenceBatch, Role, RolePredict, WinLose
 
 PAIRS = 3
 VP = NoisePath.from_scheduler(DDPMScheduler())
@@ -36,14 +35,18 @@ class Recorder:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.roles: list[str] = []
 
-    def __call__(self, x_t: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+    def __call__(self, role: str, x_t: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         embeds = conditioning.tensors["prompt_embeds"]
         self.calls.append((x_t, timestep, embeds))
-        return torch.sin(x_t) + embeds.mean((1, 2))[:, None, None, None] + timestep[:, None, None, None] / 1000
+        self.roles.append(role)
+        return (
+            torch.sin(x_t) + embeds.mean((1, 2))[:, None, None, None] + timestep[:, None, None, None] / 1000 + len(role)
+        )
 
 
-def make_network(seed: int = 0) -> Callable[[Tensor, Tensor, Conditioning], Tensor]:
+def make_network(seed: int = 0) -> RolePredict:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(
@@ -59,7 +62,7 @@ def make_network(seed: int = 0) -> Callable[[Tensor, Tensor, Conditioning], Tens
             norm_num_groups=4,
         ).eval()
 
-    def predict(x_t: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict(role: Role, x_t: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         return unet(x_t, timestep, encoder_hidden_states=conditioning.tensors["prompt_embeds"]).sample
 
     return predict
@@ -85,10 +88,10 @@ def test_training_free_targets_are_the_contrastive_policy_pair() -> None:
     batch, x_t = make_batch(VP)
     rows = training_free(batch, x_t, Recorder(), VP)
     ask = Recorder()
-    assert torch.equal(rows.target.win, ask(x_t.win, batch.timestep, batch.prompt))
-    assert torch.equal(rows.target.lose, ask(x_t.lose, batch.timestep, batch.degraded_prompt))
-    assert torch.equal(rows.reference.win, ask(x_t.win, batch.timestep, batch.prompt))
-    assert torch.equal(rows.reference.lose, ask(x_t.lose, batch.timestep, batch.prompt))
+    assert torch.equal(rows.target.win, ask("reference", x_t.win, batch.timestep, batch.prompt))
+    assert torch.equal(rows.target.lose, ask("reference", x_t.lose, batch.timestep, batch.degraded_prompt))
+    assert torch.equal(rows.reference.win, ask("reference", x_t.win, batch.timestep, batch.prompt))
+    assert torch.equal(rows.reference.lose, ask("reference", x_t.lose, batch.timestep, batch.prompt))
 
 
 @torch.no_grad()
@@ -96,9 +99,9 @@ def test_three_reference_rows_equal_the_published_four() -> None:
     batch, x_t = make_batch(VP)
     network = make_network()
     rows = training_free(batch, x_t, network, VP)
-    reference = WinLose.split(network(x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2)))
+    reference = WinLose.split(network("reference", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2)))
     conditions = Conditioning.join([batch.prompt, batch.degraded_prompt])
-    target = WinLose.split(network(x_t.stacked(), batch.timestep.repeat(2), conditions))
+    target = WinLose.split(network("reference", x_t.stacked(), batch.timestep.repeat(2), conditions))
     for ours, published in ((rows.reference, reference), (rows.target, target)):
         torch.testing.assert_close(ours.stacked(), published.stacked(), rtol=0, atol=1e-6)
     policy = WinLose(normal(PAIRS, 4, 8, 8, seed=7), normal(PAIRS, 4, 8, 8, seed=8))
@@ -120,8 +123,8 @@ def test_training_free_at_the_start_moves_only_the_losing_side_along_the_contras
     assert policy.lose.grad is not None
     assert not policy.win.grad.any()
     with torch.no_grad():
-        contrast = network(x_t.lose, batch.timestep, batch.prompt) - network(
-            x_t.lose, batch.timestep, batch.degraded_prompt
+        contrast = network("reference", x_t.lose, batch.timestep, batch.prompt) - network(
+            "reference", x_t.lose, batch.timestep, batch.degraded_prompt
         )
     alignment = torch.cosine_similarity(-policy.lose.grad.flatten(1), contrast.flatten(1))
     torch.testing.assert_close(alignment, torch.ones(PAIRS), rtol=0, atol=1e-5)
@@ -145,7 +148,7 @@ def test_forward_noise_asks_once_for_two_rows_per_pair() -> None:
     assert torch.equal(asked_embeds, torch.cat([c, c]))
     assert rows.network_evaluations == 2 * PAIRS
     ask = Recorder()
-    assert torch.equal(rows.reference.lose, ask(x_t.lose, batch.timestep, batch.prompt))
+    assert torch.equal(rows.reference.lose, ask("reference", x_t.lose, batch.timestep, batch.prompt))
 
 
 def test_forward_noise_targets_are_the_noise_or_the_velocity() -> None:
@@ -157,6 +160,25 @@ def test_forward_noise_targets_are_the_noise_or_the_velocity() -> None:
     target = forward_noise(batch, x_t, Recorder(), FLOW).target
     torch.testing.assert_close(target.win, batch.noise - batch.x_0.win)
     torch.testing.assert_close(target.lose, batch.noise - batch.x_0.lose)
+
+
+def test_data_driven_asks_every_model_once_and_for_no_row_twice() -> None:
+    batch, x_t = make_batch(VP)
+    models = Recorder()
+    rows = data_driven(batch, x_t, models, VP)
+    asked = dict(zip(models.roles, models.calls, strict=True))
+    assert models.roles == ["reference", "winning", "losing"]
+    assert torch.equal(asked["reference"][0], torch.cat([x_t.win, x_t.lose]))
+    assert torch.equal(asked["winning"][0], x_t.win)
+    assert torch.equal(asked["losing"][0], x_t.lose)
+    c = batch.prompt.tensors["prompt_embeds"]
+    assert all(torch.equal(embeds, torch.cat([c] * (len(embeds) // PAIRS))) for _, _, embeds in models.calls)
+    assert rows.network_evaluations == sum(len(asked_x_t) for asked_x_t, _, _ in models.calls) == 4 * PAIRS
+    ask = Recorder()
+    assert torch.equal(rows.target.win, ask("winning", x_t.win, batch.timestep, batch.prompt))
+    assert torch.equal(rows.target.lose, ask("losing", x_t.lose, batch.timestep, batch.prompt))
+    assert torch.equal(rows.reference.win, ask("reference", x_t.win, batch.timestep, batch.prompt))
+    assert torch.equal(rows.reference.lose, ask("reference", x_t.lose, batch.timestep, batch.prompt))
 
 
 @pytest.mark.parametrize("source", sorted(TARGETS))

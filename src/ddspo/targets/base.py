@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
-
 from ..diffusion.noise_path import NoisePath
-from ..tensors import Conditioning, PreferenceBatch, WinLose
-
-ReferencePredict = Callable[[Tensor, Tensor, Conditioning], Tensor]
-"""(x_t [N, ...], timestep [N], conditioning [N, ...]) -> prediction [N, ...], without gradient"""
+from ..tensors import PreferenceBatch, RolePredict, WinLose
 
 
 @dataclass(frozen=True)
@@ -33,15 +27,13 @@ class TargetRows:
 class TargetSource(Protocol):
     """A function that makes the targets of a batch."""
 
-    def __call__(
-        self, batch: PreferenceBatch, x_t: WinLose, reference_predict: ReferencePredict, noise_path: NoisePath
-    ) -> TargetRows:
-        """Targets and reference predictions for B pairs; the reference is called once, on all rows.
+    def __call__(self, batch: PreferenceBatch, x_t: WinLose, predict: RolePredict, noise_path: NoisePath) -> TargetRows:
+        """Targets and reference predictions for B pairs; each role is called once, on all of its rows.
 
         Args:
             batch: B pairs.
             x_t: noised latents of both sides, [B, ...].
-            reference_predict: the frozen network.
+            predict: calls the network in one of its roles; 'policy' is not asked here.
             noise_path: says what the network predicts.
         """
         ...

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from ..diffusion.noise_path import NoisePath
-from ..tensors import PreferenceBatch, WinLose
-from .base import ReferencePredict, TargetRows
+from ..tensors import PreferenceBatch, RolePredict, WinLose
+from .base import TargetRows
 
 
-def forward_noise(
-    batch: PreferenceBatch, x_t: WinLose, reference_predict: ReferencePredict, noise_path: NoisePath
-) -> TargetRows:
+def forward_noise(batch: PreferenceBatch, x_t: WinLose, predict: RolePredict, noise_path: NoisePath) -> TargetRows:
     """target_win, target_lose = what x_0 and noise imply in the native prediction space: the noise, the velocity, ...
 
     For epsilon and shared noise both targets are equal; a velocity target differs between the sides, as x_0 does.
@@ -18,10 +16,10 @@ def forward_noise(
     Args:
         batch: B pairs.
         x_t: noised latents of both sides, [B, ...].
-        reference_predict: the frozen network; called once on 2B rows.
+        predict: calls the network in one of its roles; the reference is asked once, on 2B rows.
         noise_path: says what the network predicts.
     """
-    reference = reference_predict(x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2))
+    reference = predict("reference", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2))
     target = WinLose(
         noise_path.target(batch.x_0.win, batch.noise, batch.timestep),
         noise_path.target(batch.x_0.lose, batch.noise, batch.timestep),

@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 
 from ..diffusion.noise_path import NoisePath
-from ..tensors import Conditioning, PreferenceBatch, WinLose
-from .base import ReferencePredict, TargetRows
+from ..tensors import Conditioning, PreferenceBatch, RolePredict, WinLose
+from .base import TargetRows
 
 
-def training_free(
-    batch: PreferenceBatch, x_t: WinLose, reference_predict: ReferencePredict, noise_path: NoisePath
-) -> TargetRows:
+def training_free(batch: PreferenceBatch, x_t: WinLose, predict: RolePredict, noise_path: NoisePath) -> TargetRows:
     """target_win = reference(x_t_win, c), target_lose = reference(x_t_lose, c⁻), both without guidance.
 
     The winning target is the reference's own prediction, so three rows per pair are enough (win|c, lose|c, lose|c⁻);
@@ -20,10 +18,11 @@ def training_free(
     Args:
         batch: B pairs.
         x_t: noised latents of both sides, [B, ...].
-        reference_predict: the frozen network; called once on 3B rows.
+        predict: calls the network in one of its roles; the reference is asked once, on 3B rows.
         noise_path: not needed here; every target source has this signature.
     """
-    win, lose, lose_degraded = reference_predict(
+    win, lose, lose_degraded = predict(
+        "reference",
         torch.cat([x_t.win, x_t.lose, x_t.lose]),
         batch.timestep.repeat(3),
         Conditioning.join([batch.prompt, batch.prompt, batch.degraded_prompt]),

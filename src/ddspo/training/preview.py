@@ -14,7 +14,7 @@ from ..diffusion.sampler import sample
 from ..files import atomic_path
 from ..recipe import Recipe
 from ..rng import normal_like_shape
-from .step import RolePredict
+from ..tensors import RolePredict
 
 if TYPE_CHECKING:
     from ..families.base import Family

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from torch import Tensor
 
@@ -28,11 +27,7 @@ from ..objectives.errors import squared_error
 from ..objectives.preference import preference_loss
 from ..recipe import Recipe
 from ..targets import TARGETS
-from ..tensors import Conditioning, PreferenceBatch, WinLose
-
-Role = Literal["policy", "reference"]
-RolePredict = Callable[[Role, Tensor, Tensor, Conditioning], Tensor]
-"""(role, x_t, timestep, conditioning) -> prediction; the reference's carries no gradient"""
+from ..tensors import PreferenceBatch, RolePredict, WinLose
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ def preference_step(
         noise_path.add_noise(batch.x_0.win, batch.noise, batch.timestep),
         noise_path.add_noise(batch.x_0.lose, batch.noise, batch.timestep),
     )
-    rows = TARGETS[target](batch, x_t, partial(predict, "reference"), noise_path)
+    rows = TARGETS[target](batch, x_t, predict, noise_path)
     policy = WinLose.split(predict("policy", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2)))
     result = preference_loss(policy, rows.reference, rows.target, beta=beta)
     loss = result.loss
