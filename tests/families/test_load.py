@@ -77,8 +77,39 @@ def test_inpainting_and_distilled_networks_are_refused(folder: Path) -> None:
 def test_few_step_names_are_warned_about(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     load_family(str(folder))
     assert not caplog.records
-    load_family(str(folder.rename(folder.with_name("sd-turbo"))))
-    assert "few-step" in caplog.text
+    turbo = folder.rename(folder.with_name("sd-turbo"))
+    load_family(str(turbo))
+    load_family(str(turbo))
+    assert len(caplog.records) == 1, "once"
+    assert "few-step" in caplog.text and "'turbo'" in caplog.text and "\n" not in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sign"),
+    [
+        ({"_class_name": "LCMScheduler"}, "LCMScheduler"),
+        ({"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}, "trailing"),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True},
+            None,
+        ),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}, None),
+    ],
+)
+def test_few_step_schedules_are_warned_about(
+    folder: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, object], sign: str | None
+) -> None:
+    edit_json(folder / "scheduler" / "scheduler_config.json", **changes)
+    load_family(str(folder))
+    assert (sign in caplog.text) if sign else not caplog.records
+
+
+def test_the_checkpoint_a_folder_was_saved_from_counts_as_its_name(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit_json(folder / "model_index.json", _name_or_path="somebody/sdxl_LCM")
+    load_family(str(folder))
+    assert "'LCM'" in caplog.text
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])

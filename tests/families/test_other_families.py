@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 from torch import Tensor
 
 from ddspo.diffusion.sampler import network_evaluations, sample
 from ddspo.errors import UserError
+from ddspo.evaluation.generate import generate
 from ddspo.families.flux import Flux, pack, unpack
 from ddspo.families.load import load_family
+from ddspo.families.prompt_table import PromptTable
 from ddspo.families.stable_diffusion_xl import StableDiffusionXL
+from ddspo.ledger import Ledger
+from ddspo.pairs.make import PairMaker
+from ddspo.pairs.plan import PlannedPair
+from ddspo.recipe import Sampling
 from ddspo.tensors import Conditioning
 from helpers.tiny_families import tiny_flux, tiny_sana, tiny_sd3, tiny_sdxl
 
@@ -82,6 +91,49 @@ def test_flux_shifts_more_for_larger_pictures(tmp_path: Path) -> None:
     assert middles[2] == pytest.approx(0.759511, abs=1e-5)
     with pytest.raises(UserError, match="multiple of 16"):
         family.latent_shape(72, 64)
+
+
+def test_flux_without_guidance_and_shift_is_schnell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tiny_flux(tmp_path, guidance=False)
+    load_family(str(folder))
+    assert not caplog.records
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "use_dynamic_shifting": False, "shift": 1.0}))
+    load_family(str(folder))
+    assert "few-step" in caplog.text
+
+
+def test_pictures_and_pairs_of_flux_are_the_pipelines_off_the_base_size(tmp_path: Path) -> None:
+    """Its schedule depends on the size: everything that samples has to say it."""
+    folder = tiny_flux(tmp_path)
+    family, height, width = load_family(str(folder)), 64, 96
+    pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    seeds, sampling = [3, 4], Sampling(steps=3, guidance_scale=1.0)
+    noise = torch.stack(
+        [torch.randn(family.latent_shape(height, width), generator=torch.Generator().manual_seed(n)) for n in seeds]
+    )
+
+    def theirs(prompt: str, rows: slice, output_type: str) -> Any:
+        return pipeline(
+            [prompt] * len(noise[rows]),
+            height=height,
+            width=width,
+            num_inference_steps=3,
+            guidance_scale=3.5,
+            latents=pack(noise[rows]),
+            output_type=output_type,
+        ).images
+
+    table = PromptTable(family, ["a red cat"])
+    pictures = generate(family, ["a red cat"] * 2, seeds, sampling, table, height_px=height, width_px=width)
+    expected = (theirs("a red cat", slice(0, 2), "np") * 255).round().astype(int)
+    assert abs(pictures.astype(int) - expected).max() <= 1
+    pairs = [PlannedPair("id", "a red cat", "a blue dog", "swap", "x", seed) for seed in seeds]
+    x_0 = PairMaker(family, sampling, height_px=height, width_px=width).make(pairs, Ledger())
+    for prompt, latents in (("a red cat", x_0.win), ("a blue dog", x_0.lose)):
+        expected = unpack(theirs(prompt, slice(0, 2), "latent"), height // 16, width // 16)
+        torch.testing.assert_close(latents, expected, rtol=0, atol=1e-4)
 
 
 def test_flux_packs_two_by_two(tmp_path: Path) -> None:

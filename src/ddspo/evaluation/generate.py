@@ -71,7 +71,7 @@ def generate(
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         x_0 = sample(
             predict,
-            family.scheduler(sampling.sampler),
+            family.scheduler(sampling.sampler, height_px=height_px, width_px=width_px),
             noise.to(prompt_table.device),
             prompt_table.lookup(prompts[rows]),
             steps=sampling.steps,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..tensors import Conditioning
 from .flow import FlowFamily
-from .text import clip_tokens, longer_than, t5_states
+from .text import last_states, longer_than, padded_tokens
 
 
 class Flux(FlowFamily):
@@ -57,13 +57,12 @@ class Flux(FlowFamily):
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """T5's states, CLIP's pooled text, and the guidance strength."""
-        tokens = clip_tokens(self.part("tokenizer"), prompts).input_ids.to(self.device)
+        tokens = padded_tokens(self.part("tokenizer"), prompts).input_ids.to(self.device)
         clip = self.part("text_encoder")
+        states, _ = last_states(self, "text_encoder_2", prompts, self.max_tokens)
         return Conditioning(
             {
-                "prompt_embeds": t5_states(
-                    self.part("tokenizer_2"), self.part("text_encoder_2"), prompts, self.max_tokens, self.device
-                ),
+                "prompt_embeds": states,
                 "pooled_prompt_embeds": clip(tokens).pooler_output.to(clip.dtype),
                 "guidance": torch.full((len(prompts),), self.embedded_guidance, device=self.device),
             }

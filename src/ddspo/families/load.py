@@ -13,6 +13,7 @@ import torch
 from ..cpu_memory import keep_freed_memory
 from ..errors import UserError
 from ..files import read_json
+from .distilled import few_step_sign
 from .flux import Flux
 from .folder import INDEX, PipelineFolder
 from .pipeline import PipelineFamily
@@ -31,7 +32,7 @@ FAMILIES: dict[str, type[PipelineFamily]] = {
 }
 """`_class_name` in model_index.json -> adapter"""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_DISTILLED = re.compile(r"turbo|lightning|schnell|\blcm\b|hyper-sd|distilled", re.IGNORECASE)
+_warned: set[str] = set()
 _log = logging.getLogger(__name__)
 
 
@@ -60,12 +61,18 @@ def load_family(
     cls = _adapter(folder)
     if torch.device(device).type == "cpu":
         keep_freed_memory()
-    if _DISTILLED.search(path.name if path.exists() and Path(base).exists() else base):
+    local = Path(base).expanduser().is_dir()
+    name = str(path.resolve()) if local else base
+    family = cls(folder, dtype=dtype, device=device, source={"base": name, "revision": revision, "variant": variant})
+    sign = few_step_sign(folder, path.resolve().name if local else base)
+    if sign is not None and name not in _warned:
+        _warned.add(name)
         _log.warning(
-            "%s looks like a few-step distilled model; training on noised pictures is not valid for those", base
+            "%s looks like a few-step distilled model (%s); training on noised pictures is not valid for those",
+            base,
+            sign,
         )
-    name = str(path.resolve()) if Path(base).expanduser().is_dir() else base
-    return cls(folder, dtype=dtype, device=device, source={"base": name, "revision": revision, "variant": variant})
+    return family
 
 
 def find_folder(base: str, *, revision: str | None = None, variant: str | None = None) -> Path:

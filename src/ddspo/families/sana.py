@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..tensors import Conditioning
 from .flow import FlowFamily
-from .text import longer_than
+from .text import last_states, longer_than
 
 
 class Sana(FlowFamily):
@@ -56,13 +56,9 @@ class Sana(FlowFamily):
         return tokenizer
 
     def _states(self, texts: Sequence[str], length: int) -> dict[str, Tensor]:
-        encoder = self.part("text_encoder")
-        tokens = self._tokenizer()(
-            list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        mask = tokens.attention_mask.to(self.device)
-        states = encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
-        return {"prompt_embeds": states.to(encoder.dtype), "prompt_attention_mask": mask}
+        self._tokenizer()  # pads on the right from here on, as the pipeline does
+        states, mask = last_states(self, "text_encoder", texts, length, masked=True)
+        return {"prompt_embeds": states, "prompt_attention_mask": mask}
 
     @staticmethod
     def _instruction() -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..tensors import Conditioning
 from .pipeline import PipelineFamily
-from .text import clip_tokens, longer_than
+from .text import last_states, longer_than
 
 
 class StableDiffusion(PipelineFamily):
@@ -49,17 +49,13 @@ class StableDiffusion(PipelineFamily):
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Last hidden state of CLIP over `model_max_length` padded tokens."""
-        tokenizer, encoder = self.part("tokenizer"), self.part("text_encoder")
-        tokens = clip_tokens(tokenizer, prompts)
-        masked = getattr(encoder.config, "use_attention_mask", False)
-        mask = tokens.attention_mask.to(self.device) if masked else None
-        embeds = encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
-        return Conditioning({"prompt_embeds": embeds.to(encoder.dtype)})
+        masked = bool(self.folder.config("text_encoder").get("use_attention_mask", False))
+        embeds, _ = last_states(self, "text_encoder", prompts, masked=masked)
+        return Conditioning({"prompt_embeds": embeds})
 
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
         """True where a prompt has more tokens than CLIP takes (77)."""
-        tokenizer = self.part("tokenizer")
-        return longer_than(tokenizer, prompts, tokenizer.model_max_length)
+        return longer_than(self.part("tokenizer"), prompts)
 
     def predict(
         self, x_t: Tensor, timestep: Tensor, conditioning: Conditioning, *, denoiser: nn.Module | None = None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..tensors import Conditioning
 from .flow import FlowFamily
-from .text import clip_penultimate, longer_than, t5_states
+from .text import clip_pair, last_states, longer_than
 
 
 class StableDiffusion3(FlowFamily):
@@ -28,23 +28,21 @@ class StableDiffusion3(FlowFamily):
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """CLIP states side by side, padded to T5's width, then T5's states (zeros where the checkpoint has no T5)."""
-        first, pooled = clip_penultimate(self.part("tokenizer"), self.part("text_encoder"), prompts, self.device)
-        second, other = clip_penultimate(self.part("tokenizer_2"), self.part("text_encoder_2"), prompts, self.device)
-        clip = torch.cat([first, second], dim=-1)
+        clip, *pooled = clip_pair(self, prompts)
         width = int(self.folder.config("transformer")["joint_attention_dim"])
         if "text_encoder_3" in self.text_parts:
-            t5 = t5_states(self.part("tokenizer_3"), self.part("text_encoder_3"), prompts, self.t5_tokens, self.device)
+            t5, _ = last_states(self, "text_encoder_3", prompts, self.t5_tokens)
         else:
             t5 = clip.new_zeros(len(prompts), self.t5_tokens, width)
         clip = nn.functional.pad(clip, (0, width - clip.shape[-1]))
         embeds = torch.cat([clip, t5], dim=1)
-        return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": torch.cat([pooled, other], dim=-1)})
+        return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": torch.cat(pooled, dim=-1)})
 
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
         """True where the encoder that reads furthest (T5: 256 tokens, without it CLIP: 77) does not see the end."""
         if "text_encoder_3" in self.text_parts:
             return longer_than(self.part("tokenizer_3"), prompts, self.t5_tokens)
-        return longer_than(self.part("tokenizer"), prompts, self.part("tokenizer").model_max_length)
+        return longer_than(self.part("tokenizer"), prompts)
 
     def predict(
         self, x_t: Tensor, timestep: Tensor, conditioning: Conditioning, *, denoiser: nn.Module | None = None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..tensors import Conditioning
 from .stable_diffusion import StableDiffusion
-from .text import clip_penultimate, longer_than
+from .text import clip_pair, longer_than
 
 
 class StableDiffusionXL(StableDiffusion):
@@ -28,9 +28,7 @@ class StableDiffusionXL(StableDiffusion):
 
         '' gives the unconditional rows: zeros where the pipeline says `force_zeros_for_empty_prompt`.
         """
-        first, _ = clip_penultimate(self.part("tokenizer"), self.part("text_encoder"), prompts, self.device)
-        second, pooled = clip_penultimate(self.part("tokenizer_2"), self.part("text_encoder_2"), prompts, self.device)
-        embeds = torch.cat([first, second], dim=-1)
+        embeds, _, pooled = clip_pair(self, prompts)
         if self.folder.index.get("force_zeros_for_empty_prompt", True):
             empty = torch.tensor([not prompt for prompt in prompts], device=self.device)
             embeds, pooled = embeds.masked_fill(empty[:, None, None], 0), pooled.masked_fill(empty[:, None], 0)
@@ -38,8 +36,7 @@ class StableDiffusionXL(StableDiffusion):
 
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
         """True where a prompt has more tokens than either encoder takes (77)."""
-        tokenizers = [self.part(name) for name in self.text_parts.values()]
-        cut = [longer_than(tokenizer, prompts, tokenizer.model_max_length) for tokenizer in tokenizers]
+        cut = [longer_than(self.part(name), prompts) for name in self.text_parts.values()]
         return [any(row) for row in zip(*cut, strict=True)]
 
     def predict(

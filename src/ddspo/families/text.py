@@ -1,38 +1,59 @@
-"""What text encoders have in common."""
+"""What text encoders have in common: padded tokens, states, and which prompts are too long."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .pipeline import PipelineFamily
 
 
-def clip_tokens(tokenizer: Any, prompts: Sequence[str]) -> Any:
-    """Token ids and attention mask of CLIP, padded and cut to `model_max_length`."""
-    return tokenizer(
-        list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    )
+def padded_tokens(tokenizer: Any, texts: Sequence[str], length: int | None = None) -> Any:
+    """Token ids and attention mask, padded and cut to `length`; None: `model_max_length`, as CLIP wants it."""
+    length = length or tokenizer.model_max_length
+    return tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
 
 
-def clip_penultimate(
-    tokenizer: Any, encoder: Any, prompts: Sequence[str], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(states before CLIP's last layer [B, tokens, width], the encoder's first output).
+def clip_pair(family: PipelineFamily, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """What SDXL and SD3 take from their two CLIP encoders.
 
-    The first output is the pooled, projected text [B, projection] of an encoder that has a projection.
+    Returns:
+        states before the last layer of both, side by side [B, tokens, width + width]; the first output of the first
+        and of the second: the pooled, projected text [B, projection] of an encoder that has a projection.
     """
-    output = encoder(clip_tokens(tokenizer, prompts).input_ids.to(device), output_hidden_states=True)
+    first, pooled = _clip_penultimate(family, "text_encoder", prompts)
+    second, pooled_2 = _clip_penultimate(family, "text_encoder_2", prompts)
+    return torch.cat([first, second], dim=-1), pooled, pooled_2
+
+
+def _clip_penultimate(family: PipelineFamily, encoder: str, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    tokens = padded_tokens(family.part(family.text_parts[encoder]), prompts)
+    output = family.part(encoder)(tokens.input_ids.to(family.device), output_hidden_states=True)
     return output.hidden_states[-2], output[0]
 
 
-def longer_than(tokenizer: Any, prompts: Sequence[str], limit: int) -> list[bool]:
-    """True where a prompt has more tokens, markers included, than `limit`."""
+def last_states(
+    family: PipelineFamily, encoder: str, texts: Sequence[str], length: int | None = None, *, masked: bool = False
+) -> tuple[Tensor, Tensor]:
+    """(last hidden states [B, length, width], attention mask [B, length]) of CLIP, T5 or Gemma.
+
+    Args:
+        encoder: a key of `family.text_parts`.
+        length: tokens; None: the tokenizer's `model_max_length`.
+        masked: whether padding is hidden from the encoder; the pipelines of T5 and CLIP show it.
+    """
+    network: nn.Module = family.part(encoder)
+    tokens = padded_tokens(family.part(family.text_parts[encoder]), texts, length)
+    mask = tokens.attention_mask.to(family.device)
+    states = network(tokens.input_ids.to(family.device), attention_mask=mask if masked else None)[0]
+    return states.to(network.dtype), mask
+
+
+def longer_than(tokenizer: Any, prompts: Sequence[str], limit: int | None = None) -> list[bool]:
+    """True where a prompt has more tokens, markers included, than `limit` (None: `model_max_length`)."""
+    limit = limit or tokenizer.model_max_length
     return [len(ids) > limit for ids in tokenizer(list(prompts), verbose=False).input_ids]
-
-
-def t5_states(tokenizer: Any, encoder: Any, prompts: Sequence[str], length: int, device: torch.device) -> Tensor:
-    """T5's last states over `length` padded tokens, [B, length, width]; padding is not masked, as in the pipelines."""
-    tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    return encoder(tokens.input_ids.to(device))[0].to(encoder.dtype)

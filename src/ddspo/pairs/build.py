@@ -66,8 +66,9 @@ def estimate(recipe: Recipe, family: Family, prompts: int) -> PairsEstimate:
     """
     sampling = recipe.pairs.sampling
     pairs = recipe.pairs.count or prompts
-    values = math.prod(family.latent_shape(recipe.model.height_px, recipe.model.width_px))
-    per_picture = network_evaluations(family.scheduler(sampling.sampler), sampling.steps, sampling.guidance_scale)
+    values = math.prod(family.latent_shape(**_size_px(recipe)))
+    scheduler = family.scheduler(sampling.sampler, **_size_px(recipe))
+    per_picture = network_evaluations(scheduler, sampling.steps, sampling.guidance_scale)
     return PairsEstimate(
         pairs=pairs,
         network_evaluations=2 * pairs * per_picture,
@@ -106,7 +107,7 @@ def build_pairs(recipe: Recipe, degraded: Path, output: Path, *, family: Family 
         sizes = {shard: len(layout.numbers(shard)) for shard in mine}
         to_make = sum(sizes[shard] for shard in missing)
         _announce(estimate(recipe, family, len(prompts)), layout, to_make, process)
-        maker = PairMaker(family, recipe.pairs.sampling, _latent_shape(recipe, family))
+        maker = PairMaker(family, recipe.pairs.sampling, **_size_px(recipe))
         with progress(sum(sizes.values()), "pairs", "pairs", done=sum(sizes.values()) - to_make) as bar:
             for shard in missing:
                 shards.make(shard, maker, bar)
@@ -158,8 +159,8 @@ def _load(recipe: Recipe) -> Family:
     )
 
 
-def _latent_shape(recipe: Recipe, family: Family) -> tuple[int, int, int]:
-    return family.latent_shape(recipe.model.height_px, recipe.model.width_px)
+def _size_px(recipe: Recipe) -> dict[str, int | None]:
+    return {"height_px": recipe.model.height_px, "width_px": recipe.model.width_px}
 
 
 def _settings(recipe: Recipe, family: Family, shards: _Shards) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def _settings(recipe: Recipe, family: Family, shards: _Shards) -> dict[str, Any]
         "seed": recipe.seed,
         "reference_fingerprint": shards.reference_fingerprint,
         "dtype": str(family.dtype),
-        "latent_shape": list(_latent_shape(recipe, family)),
+        "latent_shape": list(family.latent_shape(**_size_px(recipe))),
         "sampling": recipe.pairs.sampling.model_dump(mode="json"),
     }
 

@@ -27,8 +27,11 @@ class PairMaker:
     2 without.
     """
 
-    def __init__(self, family: Family, sampling: Sampling, latent_shape: tuple[int, int, int]) -> None:
-        self.family, self.sampling, self.latent_shape = family, sampling, latent_shape
+    def __init__(
+        self, family: Family, sampling: Sampling, *, height_px: int | None = None, width_px: int | None = None
+    ) -> None:
+        self.family, self.sampling, self.size_px = family, sampling, {"height_px": height_px, "width_px": width_px}
+        self.latent_shape = family.latent_shape(height_px, width_px)
         self.pairs_per_batch = max(1, sampling.batch_images // 2)
         self._unconditional: Conditioning | None = None
 
@@ -69,7 +72,7 @@ class PairMaker:
         x_T = torch.stack([torch.randn(self.latent_shape, generator=generator) for generator in generators])  # noqa: N806
         return sample(
             predict,
-            self.family.scheduler(self.sampling.sampler),
+            self.family.scheduler(self.sampling.sampler, **self.size_px),
             x_T.to(self.family.device, self.family.dtype),
             conditioning,
             steps=self.sampling.steps,

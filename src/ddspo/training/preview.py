@@ -51,11 +51,12 @@ def draw_preview(
     autoencoder, which leaves memory again.
     """
     sampling, device = recipe.evaluation.sampling, next(family.denoiser.parameters()).device
-    shape = family.latent_shape(recipe.model.height_px, recipe.model.width_px)
+    size_px = {"height_px": recipe.model.height_px, "width_px": recipe.model.width_px}
+    shape = family.latent_shape(**size_px)
     x_T = torch.stack([normal_like_shape(shape, recipe.seed, "preview", number) for number in range(len(prompts))])  # noqa: N806
     x_0 = sample(
         partial(predict, "policy"),
-        family.scheduler(sampling.sampler),
+        family.scheduler(sampling.sampler, **size_px),
         x_T.to(device),
         table.lookup(prompts),
         steps=sampling.steps,
