@@ -66,7 +66,7 @@ class Conditioning:
 
 
 Role = Literal["policy", "reference", "winning", "losing"]
-"""Who predicts: what is trained, the frozen start, the models of winning and of losing pictures (data-driven targets)"""
+"""Who predicts: what is trained, the frozen start, or a model of winning or of losing pictures (data-driven targets)"""
 RolePredict = Callable[[Role, Tensor, Tensor, Conditioning], Tensor]
 """(role, x_t [N, ...], timestep [N], conditioning [N, ...]) -> prediction [N, ...]; only the policy's has a gradient"""
 
@@ -75,11 +75,13 @@ RolePredict = Callable[[Role, Tensor, Tensor, Conditioning], Tensor]
 class PreferenceBatch:
     """A batch of B pairs, ready for targets and objective.
 
-    x_0: clean latents of both sides, [B, C, H, W]. noise and timestep are shared within a pair.
+    x_0: clean latents of both sides, [B, C, H, W]. noise and timestep are shared within a pair. x_t: states that
+    sampling visited, which are used in place of x_0 and noise mixed; `diffusion.states` reads both kinds.
     """
 
     x_0: WinLose
-    noise: Tensor  # [B, C, H, W]
+    noise: Tensor | None  # [B, C, H, W]; None with stored states, whose noise differs between the sides
     timestep: Tensor  # [B], what the network is fed
     prompt: Conditioning  # [B, ...]
     degraded_prompt: Conditioning  # [B, ...]
+    x_t: WinLose | None = None  # [B, C, H, W] a side
