@@ -61,6 +61,22 @@ def evaluate(
             prompts, or the folder holds pictures made with other settings.
     """
     _check_names(policies)
+    work = open_work(recipe, Path(output), family)
+    for name, folder in {REFERENCE: None, **policies}.items():
+        work.claim(name, folder)
+    work.complete({REFERENCE: None, **policies})
+    results = _results(work, work.ordered_rows([REFERENCE, *policies]), policies)
+    write_json(work.output / "evaluation.json", results)
+    work.ledger.save(work.output)
+    return EvaluationSummary(work.output, results)
+
+
+def open_work(recipe: Recipe, output: Path, family: PipelineFamily | None = None) -> Work:
+    """The pictures and scores that lie in `output`, or that will: prompts read, scorers loaded, settings compared.
+
+    Raises:
+        UserError: prompts cannot be read, a scorer cannot score them, or `output` was made with other settings.
+    """
     _check_set_metrics(recipe)
     from ..families.load import load_family
 
@@ -79,14 +95,7 @@ def evaluate(
         raise UserError("evaluation.scorers is empty; name at least one, such as 'tinyscenes'")
     for scorer in scorers.values():
         scorer.check(records)
-    work = Work(recipe, family, records, scorers, Path(output))
-    for name, folder in {REFERENCE: None, **policies}.items():
-        work.claim(name, folder)
-    work.complete(policies)
-    results = _results(work, work.ordered_rows([REFERENCE, *policies]), policies)
-    write_json(work.output / "evaluation.json", results)
-    work.ledger.save(work.output)
-    return EvaluationSummary(work.output, results)
+    return Work(recipe, family, records, scorers, output)
 
 
 def _check_names(policies: dict[str, Path]) -> None:

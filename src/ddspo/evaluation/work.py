@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from ..prompts.sources import PromptRecord
 from ..recipe import Recipe
 from .pictures import Images, Picture, plan_batches, read_pngs, write_png
 from .scorers import Scorer
-from .summary import REFERENCE, category
+from .summary import category
 
 if TYPE_CHECKING:
     from ..families.pipeline import PipelineFamily
@@ -105,10 +105,14 @@ class Work:
             )
         return file_fingerprint(sorted(folder.rglob("*.safetensors")))
 
-    def complete(self, policies: dict[str, Path]) -> None:
-        """Draw and score what is missing, the reference first. An interruption loses at most the batch at hand."""
+    def complete(self, models: Mapping[str, Path | None]) -> None:
+        """Draw and score what is missing. An interruption loses at most the batch at hand.
+
+        Args:
+            models: name -> policy folder; None: the base's own network.
+        """
         pictures = sum(map(len, self.batches))
-        names = [REFERENCE, *policies]
+        names = list(models)
         done = sum(self._scored(name, batch) * len(batch) for name in names for batch in self.batches)
         with progress(pictures * len(names), "evaluate", "pictures", done) as bar:
             table: PromptTable | None = None
@@ -117,7 +121,7 @@ class Work:
                 undrawn = [batch for batch in missing if not self._drawn(name, batch)]
                 if undrawn and table is None:
                     table = self._prompt_table()
-                denoiser = self._denoiser(policies.get(name)) if undrawn else None
+                denoiser = self._denoiser(models[name]) if undrawn else None
                 for batch in missing:
                     if not self._drawn(name, batch):
                         assert table is not None
