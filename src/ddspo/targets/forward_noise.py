@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..diffusion.noise_path import NoisePath
+from ..diffusion.states import added_noise
 from ..tensors import PreferenceBatch, RolePredict, WinLose
 from .base import TargetRows
 
@@ -10,7 +11,8 @@ from .base import TargetRows
 def forward_noise(batch: PreferenceBatch, x_t: WinLose, predict: RolePredict, noise_path: NoisePath) -> TargetRows:
     """target_win, target_lose = what x_0 and noise imply in the native prediction space: the noise, the velocity, ...
 
-    For epsilon and shared noise both targets are equal; a velocity target differs between the sides, as x_0 does.
+    For epsilon and shared noise both targets are equal; a velocity target differs between the sides, as x_0 does. With
+    states from the sampling trajectory the noise is what x_t and x_0 imply, side by side (`diffusion.states`).
     Diffusion-DPO, arXiv 2311.12908.
 
     Args:
@@ -20,8 +22,9 @@ def forward_noise(batch: PreferenceBatch, x_t: WinLose, predict: RolePredict, no
         noise_path: says what the network predicts.
     """
     reference = predict("reference", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2))
+    noise = added_noise(batch, noise_path)
     target = WinLose(
-        noise_path.target(batch.x_0.win, batch.noise, batch.timestep),
-        noise_path.target(batch.x_0.lose, batch.noise, batch.timestep),
+        noise_path.target(batch.x_0.win, noise.win, batch.timestep),
+        noise_path.target(batch.x_0.lose, noise.lose, batch.timestep),
     )
     return TargetRows(target, WinLose.split(reference), network_evaluations=2 * len(batch.timestep))

@@ -21,6 +21,7 @@ from functools import partial
 from torch import Tensor
 
 from ..diffusion.noise_path import NoisePath
+from ..diffusion.states import added_noise, states
 from ..objectives.anchor import drift_anchor
 from ..objectives.denoising import denoising_loss
 from ..objectives.errors import squared_error
@@ -97,10 +98,7 @@ def preference_step(
         beta: preference temperature.
         anchor: price of drift on both sides (see `drift_anchor`); 0 is the published objective.
     """
-    x_t = WinLose(
-        noise_path.add_noise(batch.x_0.win, batch.noise, batch.timestep),
-        noise_path.add_noise(batch.x_0.lose, batch.noise, batch.timestep),
-    )
+    x_t = states(batch, noise_path)
     rows = TARGETS[target](batch, x_t, predict, noise_path)
     policy = WinLose.split(predict("policy", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2)))
     result = preference_loss(policy, rows.reference, rows.target, beta=beta)
@@ -130,8 +128,8 @@ def denoising_step(batch: PreferenceBatch, predict: RolePredict, noise_path: Noi
         predict: calls the network in one of its roles.
         noise_path: how x_0 and noise make x_t, and what the network predicts.
     """
-    x_t = noise_path.add_noise(batch.x_0.win, batch.noise, batch.timestep)
-    target = noise_path.target(batch.x_0.win, batch.noise, batch.timestep)
+    x_t = states(batch, noise_path).win
+    target = noise_path.target(batch.x_0.win, added_noise(batch, noise_path).win, batch.timestep)
     policy = predict("policy", x_t, batch.timestep, batch.prompt)
     count = len(batch.timestep)
     return StepOutcome(denoising_loss(policy, target), batch.timestep, forward_rows=count, backward_rows=count)
