@@ -1,167 +1,27 @@
-"""Pairs on disk: safetensors shards of stacked latents, each with a JSONL index.
+"""Pairs on disk, read in any order.
 
-A folder holds `settings.json` (what the pairs are, see `build`), and for every shard
-
-    shard-00000.jsonl         one row per pair: id, prompt, degraded_prompt, seed, ... and a checksum
-    shard-00000.cost.json     what making it cost
-    shard-00000.safetensors   x_0_win and x_0_lose, [N, C, H, W]
-
-Pair n is row n % pairs_per_shard of shard n // pairs_per_shard. Every file is written under another name and renamed,
-the tensors last; so a shard whose tensors are there is whole, whenever the writing process was killed. All but the cost
-file follow from the settings alone, byte for byte.
+A folder holds `settings.json` (what the pairs are), the shards, and, where its shards differ in size and shape,
+`pairs.json` (which they are, see `mixed`).
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from ..errors import UserError
-from ..files import atomic_path, read_json, read_jsonl, write_json, write_jsonl
-from ..ledger import Ledger
+from ..files import read_json
 from ..tensors import WinLose
-
-FORMAT = 1
-"""version of the folder's layout, recorded in its settings"""
-WIN, LOSE = "x_0_win", "x_0_lose"
-_MEND = "run the same `ddspo pairs` command again, it makes only what is missing"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which files hold which pairs."""
-
-    folder: Path
-    pairs: int
-    pairs_per_shard: int
-
-    @property
-    def shards(self) -> int:
-        """How many shards hold all pairs."""
-        return -(-self.pairs // self.pairs_per_shard)
-
-    def numbers(self, shard: int) -> range:
-        """The numbers of the pairs in a shard; the last shard may be shorter."""
-        first = shard * self.pairs_per_shard
-        return range(first, min(first + self.pairs_per_shard, self.pairs))
-
-    def tensors(self, shard: int) -> Path:
-        """The latents of a shard."""
-        return self.folder / f"shard-{shard:05d}.safetensors"
-
-    def index(self, shard: int) -> Path:
-        """The rows of a shard."""
-        return self.folder / f"shard-{shard:05d}.jsonl"
-
-    def cost(self, shard: int) -> Path:
-        """What a shard cost."""
-        return self.folder / f"shard-{shard:05d}.cost.json"
-
-
-def checksum(row: dict[str, Any], win: Tensor, lose: Tensor) -> str:
-    """CRC-32 over a pair's row (without its checksum) and the bytes of its latents, 8 hexadecimal digits."""
-    told = {key: value for key, value in row.items() if key != "checksum"}
-    crc = zlib.crc32(json.dumps(told).encode())
-    for side in (win, lose):
-        crc = zlib.crc32(side.contiguous().view(torch.uint8).numpy().data, crc)
-    return f"{crc:08x}"
-
-
-def write_shard(layout: Layout, shard: int, x_0: WinLose, rows: Sequence[dict[str, Any]], cost: Ledger) -> None:
-    """Write one shard, whole or not at all; what an interrupted attempt left of it is removed.
-
-    Args:
-        x_0: latents on the CPU, [N, C, H, W] each, stored exactly in their own precision.
-        rows: one per pair, with at least "id", "prompt", "degraded_prompt"; "checksum" is added.
-        cost: what making this shard cost.
-    """
-    if not len(rows) == len(x_0.win) == len(x_0.lose) == len(layout.numbers(shard)):
-        raise ValueError(
-            f"shard {shard} takes {len(layout.numbers(shard))} pairs, found {len(rows)} rows and {len(x_0.win)} latents"
-        )
-    for leftover in layout.folder.glob(f".{layout.tensors(shard).stem}.*.partial"):
-        leftover.unlink(missing_ok=True)
-    pairs = zip(rows, x_0.win, x_0.lose, strict=True)
-    write_jsonl(layout.index(shard), ({**row, "checksum": checksum(row, win, lose)} for row, win, lose in pairs))
-    write_json(layout.cost(shard), cost.as_dict())
-    with atomic_path(layout.tensors(shard)) as partial:
-        partial.write_bytes(save({WIN: x_0.win.contiguous(), LOSE: x_0.lose.contiguous()}))
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One shard, opened: its index and its memory-mapped tensors."""
-
-    path: Path
-    rows: list[dict[str, Any]]
-    win: Any  # a safetensors slice: indexing it reads only those bytes
-    lose: Any
-
-    @classmethod
-    def open(cls, layout: Layout, shard: int) -> Shard:
-        """Open a shard and check its form: every file there, none cut short, as many rows as latents, and of one shape.
-
-        Raises:
-            UserError: it does not hold what it should; names the file and the mend.
-        """
-        path, expected = layout.tensors(shard), len(layout.numbers(shard))
-        try:
-            handle: Any = safe_open(path, framework="pt")
-            win, lose = handle.get_slice(WIN), handle.get_slice(LOSE)
-            shapes = win.get_shape(), lose.get_shape()
-        except FileNotFoundError as error:
-            raise UserError(f"{path} does not exist; {_MEND}") from error
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is damaged ({error}); {_MEND}") from error
-        if shapes[0] != shapes[1] or len(shapes[0]) != 4 or shapes[0][0] != expected:
-            raise UserError(
-                f"{path} holds latents of shapes {shapes[0]} and {shapes[1]}, expected {expected} pairs; {_MEND}"
-            )
-        for sidecar in (layout.index(shard), layout.cost(shard)):
-            if not sidecar.exists():
-                raise UserError(f"{sidecar} does not exist; {_MEND}")
-        try:
-            rows = [_interned(row) for row in read_jsonl(layout.index(shard))]
-        except UserError as error:
-            raise UserError(f"{error}; {_MEND}") from error
-        if len(rows) != expected:
-            raise UserError(f"{layout.index(shard)} has {len(rows)} rows, expected {expected}; {_MEND}")
-        return cls(path, rows, win, lose)
-
-    def read(self, row: int) -> tuple[Tensor, Tensor]:
-        """x_0 of both sides of one pair, [C, H, W] each, in their stored precision.
-
-        Raises:
-            UserError: row or latents are not those that were written together.
-        """
-        win, lose = self.win[row], self.lose[row]
-        if checksum(self.rows[row], win, lose) != self.rows[row].get("checksum"):
-            raise UserError(
-                f"{self.path}, row {row}: latents and index (pair {self.rows[row].get('id')}) are not those that were "
-                f"written together, one was altered: delete the file, then {_MEND}"
-            )
-        return win, lose
-
-
-def is_whole(layout: Layout, shard: int, ids: Iterable[str]) -> bool:
-    """Whether a shard is there, in form, with the pairs of these ids. Checksums are checked on reading only."""
-    if not layout.tensors(shard).exists():
-        return False
-    try:
-        read_json(layout.cost(shard))
-        return [row.get("id") for row in Shard.open(layout, shard).rows] == list(ids)
-    except UserError:
-        return False
+from .mixed import MIXED_FORMAT, MixedLayout
+from .shards import FORMAT as FORMAT
+from .shards import Layout as Layout
+from .shards import Shard as Shard
+from .shards import checksum as checksum
+from .shards import is_whole as is_whole
+from .shards import write_shard as write_shard
 
 
 class PairStore:
@@ -173,7 +33,8 @@ class PairStore:
     Attributes:
         rows: one dictionary per pair: id, prompt, degraded_prompt, kind, change, seed, ...
         settings: how the pairs were made.
-        latent_shape: (C, H, W).
+        latent_shape: (C, H, W); of the first pair, where they differ.
+        one_shape: whether all pairs have that shape.
 
     Raises:
         UserError: not a pairs folder, or not complete; names the file and the mend.
@@ -185,20 +46,26 @@ class PairStore:
         if not record.exists():
             raise UserError(f"{folder} holds no pairs (no settings.json); make them with `ddspo pairs`")
         self.settings: dict[str, Any] = read_json(record)
-        if self.settings.get("format") != FORMAT or not {"count", "pairs_per_shard"} <= self.settings.keys():
-            raise UserError(
-                f"{record} does not describe pairs of format {FORMAT}; choose a folder made by `ddspo pairs`"
-            )
-        self._layout = Layout(folder, self.settings["count"], self.settings["pairs_per_shard"])
+        self._layout = _layout(folder, self.settings)
         self._shards = [Shard.open(self._layout, number) for number in range(self._layout.shards)]
-        self.rows: list[dict[str, Any]] = [row for shard in self._shards for row in shard.rows]
-        self.latent_shape: tuple[int, int, int] = tuple(self._shards[0].win.get_shape()[1:])
+        self.rows: list[dict[str, Any]] = [
+            self._shards[shard].rows[row] for shard, row in map(self._layout.place, range(len(self)))
+        ]
+        self.latent_shape: tuple[int, int, int] = self._shards[0].latent_shape
+        self.one_shape = all(shard.latent_shape == self.latent_shape for shard in self._shards)
 
     def __len__(self) -> int:
         return self._layout.pairs
 
+    def shape_of(self, index: int) -> tuple[int, int, int]:
+        """(C, H, W) of the pair with this number."""
+        return self._shards[self._layout.place(index)[0]].latent_shape
+
     def read(self, indices: Sequence[int]) -> WinLose:
         """x_0 of the pairs with these numbers, in this order, repeats allowed: [B, C, H, W] each, float32, on the CPU.
+
+        Args:
+            indices: pairs of one shape.
 
         Raises:
             IndexError: a number outside 0 .. len - 1.
@@ -208,7 +75,7 @@ class PairStore:
         for index in indices:
             if not 0 <= index < len(self):
                 raise IndexError(f"pair {index} of {len(self)}")
-            shard, row = divmod(index, self._layout.pairs_per_shard)
+            shard, row = self._layout.place(index)
             sides.append(self._shards[shard].read(row))
         return WinLose(torch.stack([win for win, _ in sides]).float(), torch.stack([lose for _, lose in sides]).float())
 
@@ -226,6 +93,10 @@ class PairStore:
             )
 
 
-def _interned(row: dict[str, Any]) -> dict[str, Any]:
-    """Keys and repeated texts once in memory, which halves an index of many rows."""
-    return {sys.intern(key): sys.intern(value) if isinstance(value, str) else value for key, value in row.items()}
+def _layout(folder: Path, settings: dict[str, Any]) -> Layout:
+    if settings.get("format") == MIXED_FORMAT:
+        return MixedLayout.read(folder)
+    if settings.get("format") != FORMAT or not {"count", "pairs_per_shard"} <= settings.keys():
+        record = folder / "settings.json"
+        raise UserError(f"{record} does not describe pairs of format {FORMAT}; choose a folder made by `ddspo pairs`")
+    return Layout(folder, settings["count"], settings["pairs_per_shard"])
