@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .recipe_base import Fraction, Positive, Section
 
@@ -66,12 +66,33 @@ class MovingReference(Section):
 
 
 class AutoBeta(Section):
-    """`objective.beta: auto`: beta from the size of the signal, then watched."""
+    """`objective.beta: auto`: beta from the size of the signal, then watched (docs/beta.md)."""
 
     strength: PositiveNumber = 4.0
-    """beta times the measured scale of the signal (see docs)"""
-    pairs: Positive = 64
-    """pairs that the scale is measured on before the first step"""
+    """beta times the measured signal: the margin of a pair for which the policy made the whole step once"""
+    pairs: Positive = 128
+    """pairs that the signal is measured on before the first step; the run's own first ones"""
+    hold_drift: PositiveNumber = 1.0
+    """beta rises in proportion once drift / signal is above this"""
+    stop_drift: PositiveNumber | None = 4.0
+    """the run ends early when drift / signal is above this; None: never"""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AutoBeta:
+        if self.stop_drift is not None and self.stop_drift <= self.hold_drift:
+            raise ValueError(f"stop_drift ({self.stop_drift:g}) must be above hold_drift ({self.hold_drift:g})")
+        return self
+
+
+class Protect(Section):
+    """Changes of the preference margin that protect quality (`ddspo.objectives.protect`); all off as published."""
+
+    lose_reward: bool = True
+    """False: the losing side earns for the right direction only, not for distance"""
+    lose_weight: PositiveNumber = 1.0
+    """conservativeness: below 1 the losing side pushes less, while the winning side holds as before"""
+    trust_region: PositiveNumber | None = None
+    """a pair whose losing side gained what a drift of this many times its contrast can give pushes no further"""
 
 
 class Objective(Section):
@@ -90,6 +111,8 @@ class Objective(Section):
     """the same for the losing side alone; None: as `anchor`"""
     safeguard: Fraction | None = None
     """mu of the SDPO safeguard; None: off"""
+    protect: Protect = Protect()
+    """of 'preference'"""
     reference: MovingReference | None = None
     """None: the reference stays where it started"""
 
@@ -99,4 +122,4 @@ class Objective(Section):
         return self.anchor, self.anchor if self.lose_anchor is None else self.lose_anchor
 
 
-__all__ = ["AutoBeta", "MovingReference", "Objective", "Target", "TargetAdapters", "Timesteps"]
+__all__ = ["AutoBeta", "MovingReference", "Objective", "Protect", "Target", "TargetAdapters", "Timesteps"]

@@ -47,6 +47,9 @@ def test_means_over_micro_batches_of_different_size() -> None:
     assert row["contrast"] == pytest.approx(0.4)
     assert row["drift_over_contrast"] == pytest.approx(10)
     assert row["margin_by_timestep"] == [pytest.approx(0.5), 0.0, *[None] * 7, 4.0]
+    assert row["win_drift_by_timestep"] == [pytest.approx(1.5), 3.0, *[None] * 7, 6.0]
+    assert row["lose_drift_by_timestep"] == [2.0, 2.0, *[None] * 7, 10.0]
+    assert row["contrast_by_timestep"] == [0.5, 0.5, *[None] * 7, pytest.approx(0.1)]
     assert row["network_evaluations"] == 4 * 9
 
 
@@ -58,6 +61,8 @@ def test_fields_that_do_not_apply_are_left_out() -> None:
     sums.add(outcome([1.0], [5], win_drift=torch.ones(1), lose_drift=torch.ones(1)), torch.ones(1))
     row = read_metrics(sums, sums.vector.tolist())
     assert "win_drift" in row
+    assert row["lose_drift_by_timestep"] == [1.0, *[None] * 9]
+    assert "contrast_by_timestep" not in row
     assert not {"contrast", "drift_over_contrast"} & row.keys()
 
 

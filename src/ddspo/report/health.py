@@ -13,6 +13,7 @@ from math import isfinite
 from statistics import fmean
 from typing import Any
 
+from ..drift_bounds import MOSTLY_SETTLED, OVERSHOOT, SETTLED, UNMOVED, WRECKED
 from .axes import number
 from .data import finite
 
@@ -88,14 +89,14 @@ def _drift_check(rows: Sequence[dict[str, Any]]) -> Check:
         )
     ratio = max(win, lose) / contrast
     told = f"Drift is {number(ratio, 2)} times the contrast"
-    if ratio > 10:
+    if ratio > WRECKED:
         return Check(
             name,
             "bad",
             f"{told}: the policy moved much further than there is to learn. Expect damaged pictures; raise beta or "
             "lower the learning rate.",
         )
-    if ratio > 2:
+    if ratio > OVERSHOOT:
         return Check(
             name,
             "watch",
@@ -128,15 +129,15 @@ def _saturation_check(rows: Sequence[dict[str, Any]]) -> Check:
     if value is None:
         return Check(name, "unknown", "Saturation was not recorded.")
     told = f"σ(−margin) is {number(value, 2)} at the end (0.5 at the start)"
-    if value < 0.05:
+    if value < SETTLED:
         return Check(
             name,
             "bad",
             f"{told}: nearly all pairs are settled and teach nothing; the last steps were wasted or beta is too large.",
         )
-    if value < 0.15:
+    if value < MOSTLY_SETTLED:
         return Check(name, "watch", f"{told}: most pairs are settled; more steps will change little.")
-    if value > 0.49:
+    if value > UNMOVED:
         return Check(
             name,
             "watch",

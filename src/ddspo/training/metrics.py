@@ -11,6 +11,9 @@
 | contrast | mean d², d = reference(x_lose, c) - reference(x_lose, c⁻): the size of the signal |
 | drift_over_contrast | the larger drift / contrast: movement in units of the signal |
 | margin_by_timestep | mean margin in ten equal parts of the schedule, clean first; null where no pair fell |
+| win_drift_by_timestep, lose_drift_by_timestep, contrast_by_timestep | the same of drift and contrast |
+| beta, drift_over_scale | automatic beta: as this step trained with it; the larger drift / the measured signal |
+| warning, stopped | in words: something looks wrong; the run ended early |
 | gradient_norm | before clipping |
 | learning_rate, pairs_per_second, seconds | of this step |
 | network_evaluations | F spent since the start of the run |
@@ -35,6 +38,8 @@ BUCKETS = 10
 TIE = 1e-4
 """Policy and reference rows pass the network in batches of different size, so equal networks differ by rounding."""
 TIMING_FIELDS = ("seconds", "pairs_per_second")
+BY_TIMESTEP = ("margin", "win_drift", "lose_drift", "contrast")
+"""also averaged over each tenth of the schedule"""
 _SUMS = (
     "loss",
     "pairs",
@@ -52,7 +57,7 @@ class MetricSums:
     """Sums over the micro batches of one optimizer step, a vector on the device; nothing here waits for the device."""
 
     def __init__(self, device: torch.device, num_train_timesteps: int, rows_per_backward: int) -> None:
-        self.vector = torch.zeros(len(_SUMS) + 2 * BUCKETS, device=device)
+        self.vector = torch.zeros(len(_SUMS) + (1 + len(BY_TIMESTEP)) * BUCKETS, device=device)
         self.num_train_timesteps = num_train_timesteps
         self.rows_per_backward = rows_per_backward
         self.present = {"loss", "network_evaluations"}
@@ -78,14 +83,15 @@ class MetricSums:
         self.present |= rows.keys()
         zeros = torch.zeros_like(loss)
         self.vector[: len(_SUMS)] += torch.stack([rows.get(name, zeros).float() for name in _SUMS]).sum(1)
-        if outcome.margin is not None:
-            self.vector[len(_SUMS) :] += self._bucket_sums(outcome.timestep, outcome.margin)
+        if self.present.intersection(BY_TIMESTEP):
+            values = torch.stack([torch.ones_like(zeros), *(rows.get(name, zeros) for name in BY_TIMESTEP)]).float()
+            self.vector[len(_SUMS) :] += self._bucket_sums(outcome.timestep, values)
 
-    def _bucket_sums(self, timestep: Tensor, margin: Tensor) -> Tensor:
-        """[2 BUCKETS]: sums of margins, then counts; not by index_add_, whose order of addition varies on a GPU."""
+    def _bucket_sums(self, timestep: Tensor, values: Tensor) -> Tensor:
+        """[K, B] -> [K BUCKETS] sums by bucket; not by index_add_, whose order of addition varies on a GPU."""
         bucket = (timestep.float() * (BUCKETS / self.num_train_timesteps)).long().clamp(0, BUCKETS - 1)
-        inside = bucket[:, None] == torch.arange(BUCKETS, device=bucket.device)
-        return torch.cat([(inside * margin[:, None].float()).sum(0), inside.sum(0).float()])
+        inside = bucket == torch.arange(BUCKETS, device=bucket.device)[:, None]
+        return (values[:, None] * inside).sum(2).flatten()
 
 
 def read_metrics(sums: MetricSums, reduced: list[float]) -> dict[str, Any]:
@@ -100,11 +106,12 @@ def read_metrics(sums: MetricSums, reduced: list[float]) -> dict[str, Any]:
     if "contrast" in row:
         drift = max(row["win_drift"], row["lose_drift"])
         row["drift_over_contrast"] = drift / row["contrast"] if row["contrast"] > 0 else None
-    if "margin" in row:
-        margins, counts = reduced[len(_SUMS) : len(_SUMS) + BUCKETS], reduced[len(_SUMS) + BUCKETS :]
-        row["margin_by_timestep"] = [
-            total / count if count else None for total, count in zip(margins, counts, strict=True)
-        ]
+    buckets = [reduced[start : start + BUCKETS] for start in range(len(_SUMS), len(reduced), BUCKETS)]
+    for name, sums_of in zip(BY_TIMESTEP, buckets[1:], strict=True):
+        if name in row:
+            row[f"{name}_by_timestep"] = [
+                total / count if count else None for total, count in zip(sums_of, buckets[0], strict=True)
+            ]
     row["network_evaluations"] = totals["network_evaluations"]
     return row
 
