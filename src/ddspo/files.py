@@ -95,6 +95,22 @@ def content_id(*parts: str) -> str:
     return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).hexdigest()
 
 
+class Digest:
+    """`content_id` of parts that come one by one, however many."""
+
+    def __init__(self) -> None:
+        self._digest, self._separator = hashlib.blake2b(digest_size=8), b""
+
+    def add(self, part: str) -> None:
+        """The next part."""
+        self._digest.update(self._separator + part.encode())
+        self._separator = b"\x1f"
+
+    def text(self) -> str:
+        """What `content_id` gives for all parts so far."""
+        return self._digest.hexdigest()
+
+
 def file_fingerprint(paths: Iterable[Path]) -> str:
     """One digest over names and contents of files, in the given order."""
     digest = hashlib.blake2b(digest_size=16)

@@ -93,6 +93,16 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(3)
         self._content(reply(prompt))
 
+    stumbles = 0
+
+    def _stumbling(self, prompt: str, number: int, body: dict) -> None:
+        # one prompt fails twice, then works
+        if "stubborn" in prompt and type(self).stumbles < 2:
+            type(self).stumbles += 1
+            self._send(500, "boom")
+        else:
+            self._content(reply(prompt))
+
     def _dripping(self, prompt: str, number: int, body: dict) -> None:
         self.send_response(200)
         self.end_headers()

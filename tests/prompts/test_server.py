@@ -15,7 +15,7 @@ import pytest
 
 from ddspo.errors import UserError
 from ddspo.prompts import server as backend
-from ddspo.prompts.degrade import answers_path, degrade_prompts
+from ddspo.prompts.degrade import answers_path, degrade_prompts, settings_path, skipped_path
 from ddspo.prompts.sources import PromptRecord
 from ddspo.recipe import Degradation, LanguageModel
 
@@ -131,6 +131,40 @@ def test_one_slow_prompt_is_skipped_with_its_reason(tmp_path: Path, start: Start
     assert summary.written == 12 and summary.skipped == {"server: no answer within 0.5 s": 1}
 
 
+def test_prompts_without_an_answer_are_asked_again_and_only_those(tmp_path: Path, start: Start) -> None:
+    url, asked = start("stumbling")
+    model = settings(url, timeout_s=5, attempts=2)
+    output = tmp_path / "d.jsonl"
+    first = degrade_prompts(model, records("a stubborn red car"), output, seed=0)
+    assert (first.written, first.passing, first.skipped) == (12, 1, {"server: HTTP 500": 1})
+    kept = rows(output)
+    paid = len(asked())
+    assert degrade_prompts(model, records("a stubborn red car"), output, seed=0, try_again=False) == first
+    assert len(asked()) == paid
+    second = degrade_prompts(model, records("a stubborn red car"), output, seed=0)
+    assert (second.written, second.passing, second.skipped) == (13, 0, {})
+    assert rows(output)[1:] == kept and rows(output)[0]["prompt"] == "a stubborn red car"
+    assert [call["prompt"] for call in asked()[paid:]] == ["a stubborn red car"]
+    degrade_prompts(model, records("a stubborn red car"), output, seed=0)
+    assert len(asked()) == paid + 1
+
+
+def test_processes_share_answers_and_pace(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, asked = start("good")
+    output = tmp_path / "d.jsonl"
+    (tmp_path / "d.answers-1.jsonl").write_text("")
+    degrade_prompts(settings(url), records(), output, seed=0)
+    os.rename(answers_path(output), answers_path(output, 1))  # as if process 1 had paid
+    whole = output.read_bytes()
+    for path in (output, settings_path(output), skipped_path(output)):
+        path.unlink()
+    degrade_prompts(settings(url), records(), output, seed=0)
+    assert len(asked()) == 12 and output.read_bytes() == whole
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    completer = backend.ServerCompleter(settings(url, concurrency=8, requests_per_minute=60).language_model, None)
+    assert completer._workers == 2 and completer._pace._interval_s == pytest.approx(4.0)
+
+
 def test_a_dripping_answer_times_out_as_a_whole(tmp_path: Path, start: Start) -> None:
     url, _ = start("dripping")
     began = time.monotonic()
@@ -164,7 +198,7 @@ def test_token_comes_from_the_environment_and_goes_nowhere_else(
     with pytest.raises(UserError, match=r"no model for Bearer \*\*\*") as caught:
         degrade_prompts(settings(url, token_variable="MY_TOKEN"), records(), tmp_path / "run" / "e.jsonl", seed=0)
     printed = capfd.readouterr()
-    texts = [path.read_text(encoding="utf-8") for path in (tmp_path / "run").iterdir()]
+    texts = [path.read_text(encoding="utf-8") for path in (tmp_path / "run").rglob("*.json*") if path.is_file()]
     assert all("geheim" not in text for text in [*texts, printed.out, printed.err, str(caught.value)])
 
 

@@ -1,78 +1,40 @@
-"""The degradation stage: prompts in, `degraded.jsonl` out, resumable line by line."""
+"""The degradation stage: prompts in, `degraded.jsonl` out; resumable, and shared by any number of processes."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import os
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections import deque
+from collections.abc import Collection, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import atomic_path, content_id, differences, read_json, read_jsonl, write_json
+from ..files import Digest, write_json
+from ..processes import Process, this_process
 from ..progress import progress
 from ..recipe import Degradation
 from ..rng import numpy_generator
 from .methods import DEGRADERS, deciding_settings
+from .parts import STRIDE, Parts, PartWriter
 from .quality import Embed, QualityFilter
-from .sources import PromptList, PromptRecord
+from .result import DegradeSummary as DegradeSummary
+from .result import answers_path as answers_path
+from .result import claim, finish, finished_by_others
+from .result import settings_path as settings_path
+from .result import skipped_path as skipped_path
+from .sources import PromptRecord
 from .variants import Degrader, Outcome, StreamDegrader, degrade_one
 
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class DegradeSummary:
-    """What the stage made and what it left out."""
-
-    output: Path
-    prompts: int
-    """prompts given"""
-    written: int
-    """prompts that got at least one degraded prompt"""
-    variants: int
-    """degraded prompts in all"""
-    kinds: dict[str, int]
-    """degraded prompts by kind"""
-    skipped: dict[str, int]
-    """prompts without a degraded prompt, by reason; reading's own omissions are under 'source: ...'"""
-    dropped: dict[str, int]
-    """variants that were made and rejected, by reason"""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "output": self.output.name}
-
-
-def settings_path(output: Path) -> Path:
-    """The sidecar beside `degraded.jsonl`: settings it was made with, and the summary once it is whole."""
-    return output.with_name(f"{output.stem}.settings.json")
-
-
-def skipped_path(output: Path) -> Path:
-    """The file beside `degraded.jsonl` that lists every prompt without a degraded prompt, with the reason."""
-    return output.with_name(f"{output.stem}.skipped.jsonl")
-
-
-def _partial_path(output: Path) -> Path:
-    return output.with_name(f"{output.name}.partial")
-
-
-def answers_path(output: Path) -> Path:
-    """The journal beside `degraded.jsonl` of every answer that a server gave, so that none is paid for twice."""
-    return output.with_name(f"{output.stem}.answers.jsonl")
-
-
 def _row(record: PromptRecord, outcome: Outcome, distances: list[dict[str, float]], seed: int) -> dict[str, Any]:
-    """One line of the partial file; `skipped` marks those that end in the list of skipped prompts."""
+    """One line of a part; `skipped` marks those that end in the list of skipped prompts."""
     dropped = {"dropped": dict(outcome.dropped)} if outcome.dropped else {}
     if outcome.skipped is not None:
-        return {"id": record.id, "prompt": record.prompt, "skipped": outcome.skipped, **dropped}
+        again = {"try_again": True} if outcome.passing else {}
+        return {"id": record.id, "prompt": record.prompt, "skipped": outcome.skipped, **again, **dropped}
     measured = zip(outcome.variants, distances, strict=True)
     return {
         "id": record.id,
@@ -97,112 +59,52 @@ def outcomes(
         yield degrade_one(degrader, prompt, rng, variants)
 
 
-def _claim(output: Path, settings: dict[str, Any]) -> None:
-    """Write the sidecar, or check that it says the same.
-
-    Raises:
-        UserError: `output` belongs to other settings or other prompts, or to nobody.
-    """
-    sidecar = settings_path(output)
-    if sidecar.exists():
-        there = {key: value for key, value in read_json(sidecar).items() if key != "summary"}
-        lines = differences(there, json.loads(json.dumps(settings)))
-        if lines:
-            raise UserError(
-                f"{output} was made with other settings ({'; '.join(lines)}); choose another file, or delete it "
-                f"together with {sidecar.name} to start over"
-            )
-        return
-    if output.exists():
-        raise UserError(f"{output} exists without {sidecar.name}, so how it was made is unknown; choose another file")
-    write_json(sidecar, settings)
-    _partial_path(output).unlink(missing_ok=True)
-
-
-def _resume_point(partial: Path, records: Sequence[PromptRecord]) -> int:
-    """How many records the partial file already holds; a torn last line is cut off."""
-    done, whole = 0, 0
-    if not partial.exists():
-        return 0
-    with partial.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n") or done == len(records):
-                break
-            if json.loads(line)["id"] != records[done].id:
-                raise UserError(f"{partial}, line {done + 1}: not this list of prompts; delete the file to start over")
-            done, whole = done + 1, whole + len(line)
-    os.truncate(partial, whole)
-    return done
-
-
-def _finish(output: Path, given: int, settings: dict[str, Any], source_skips: dict[str, int]) -> DegradeSummary:
-    """Split the partial file into result and list of skipped prompts, and complete the sidecar."""
-    kinds: Counter[str] = Counter()
-    dropped: Counter[str] = Counter()
-    reasons: Counter[str] = Counter({f"source: {reason}": count for reason, count in source_skips.items()})
-    written = 0
-    partial = _partial_path(output)
-    with (
-        atomic_path(output) as result_path,
-        atomic_path(skipped_path(output)) as skipped,
-        result_path.open("w", encoding="utf-8") as good,
-        skipped.open("w", encoding="utf-8") as bad,
-    ):
-        for row in read_jsonl(partial):
-            dropped.update(row.pop("dropped", {}))
-            if "skipped" in row:
-                reasons[row["skipped"]] += 1
-            else:
-                kinds.update(how["kind"] for how in row["how"])
-                written += 1
-            (bad if "skipped" in row else good).write(json.dumps(row, ensure_ascii=False) + "\n")
-    summary = DegradeSummary(output, given, written, kinds.total(), dict(kinds), dict(reasons), dict(dropped))
-    write_json(settings_path(output), {**settings, "summary": summary.as_dict()})
-    partial.unlink()
-    return summary
-
-
-def _load_summary(output: Path) -> DegradeSummary | None:
-    if not output.exists():
-        return None
-    summary = read_json(settings_path(output)).get("summary")
-    return DegradeSummary(**{**summary, "output": output}) if summary else None
-
-
 def degrade_prompts(
-    settings: Degradation, records: Sequence[PromptRecord], output: Path, seed: int, *, embed: Embed | None = None
+    settings: Degradation,
+    records: Collection[PromptRecord],
+    output: Path,
+    seed: int,
+    *,
+    embed: Embed | None = None,
+    try_again: bool = True,
 ) -> DegradeSummary:
     """Make degraded prompts for every record and write them to `output` (JSON lines, in the order of the records).
 
     A row is {"id", "prompt", "degraded_prompts", "how": [{"kind", "change", "text_distance"}], "seed", "meta"}. Beside
     it stand `*.settings.json` (settings and summary) and `*.skipped.jsonl` (prompts that got none, with the reason).
-    Draws depend on (seed, prompt) only. Interrupted, the same call goes on where it stopped; whole, it does nothing.
+    Draws depend on (seed, prompt) only. Interrupted, the same call goes on where it stopped; whole, it does nothing,
+    unless prompts were skipped for a reason that may pass: those are tried again. Several processes (torchrun, or RANK
+    and WORLD_SIZE set by hand) on one file system share the work; the result is the same, byte for byte.
 
     Args:
         settings: the method and its settings.
-        records: unique prompts, as `read_prompts` gives them.
+        records: unique prompts, as `read_prompts` or, without holding them in memory, `open_prompts` gives them.
         output: usually `degraded.jsonl`.
         seed: the run seed.
         embed: texts -> [N, D], the model's text encoder; its distances are recorded and can be filtered on.
+        try_again: False leaves a whole result alone even when prompts could be tried again.
 
     Raises:
         UserError: `output` was made with other settings or prompts (the difference is told), or none got a variant.
     """
-    described = {
-        "format": FORMAT,
-        "degradation": deciding_settings(settings),
-        "seed": seed,
-        "prompts": {"count": len(records), "digest": content_id(*(record.id for record in records))},
-    }
-    degrader = DEGRADERS[settings.method](settings, answers_path(output))
+    described = _described(settings, records, seed)
+    process = this_process()
+    degrader = DEGRADERS[settings.method](settings, answers_path(output, process.rank))
     quality = QualityFilter(settings.min_text_distance, settings.min_embedding_distance, embed)
-    _claim(output, described)
-    if (finished := _load_summary(output)) is not None:
+    finished = claim(output, described, process)
+    parts = Parts.of(output, len(records))
+    if finished is not None and finished.written and not (try_again and finished.passing):
+        if process.is_main:
+            parts.remove()
         return finished
-    made = functools.partial(outcomes, degrader, seed=seed, variants=settings.variants)
-    _work(made, quality, records, output, seed)
-    source_skips = records.skipped.counts if isinstance(records, PromptList) else {}
-    summary = _finish(output, len(records), described, source_skips)
+    if finished is not None and process.is_main:
+        write_json(settings_path(output), described)
+    _work(degrader, quality, records, parts, seed, settings.variants, process)
+    if not process.is_main:
+        return finished_by_others(output, parts)
+    parts.wait_for_all()
+    skipped = getattr(records, "skipped", None)
+    summary = finish(output, parts, described, skipped.counts if skipped else {})
     if not summary.written:
         raise UserError(
             f"degradation.method: '{settings.method}' could degrade no prompt ({summary.skipped}); "
@@ -211,22 +113,54 @@ def degrade_prompts(
     return summary
 
 
+def _described(settings: Degradation, records: Collection[PromptRecord], seed: int) -> dict[str, Any]:
+    """Everything that decides the result."""
+    known = getattr(records, "digest", None)
+    if known is None:
+        digest = Digest()
+        for record in records:
+            digest.add(record.id)
+        known = digest.text()
+    described = {
+        "format": FORMAT,
+        "degradation": deciding_settings(settings),
+        "seed": seed,
+        "prompts": {"count": len(records), "digest": known},
+    }
+    told: dict[str, Any] = json.loads(json.dumps(described))
+    return told
+
+
 def _work(
-    make: Callable[[Iterable[PromptRecord]], Generator[Outcome, None, None]],
+    degrader: Degrader | StreamDegrader,
     quality: QualityFilter,
-    records: Sequence[PromptRecord],
-    output: Path,
+    records: Collection[PromptRecord],
+    parts: Parts,
     seed: int,
+    variants: int,
+    process: Process,
 ) -> None:
-    """Append to the partial file what it lacks."""
-    partial = _partial_path(output)
-    start = _resume_point(partial, records)
+    """Make what this process's parts lack."""
+    asked: deque[tuple[int, PromptRecord]] = deque()
+
+    def pending() -> Iterator[PromptRecord]:
+        for item in parts.missing(records, process):
+            asked.append(item)
+            yield item[1]
+
     with (
-        contextlib.closing(make(islice(records, start, None))) as made,
-        partial.open("a", encoding="utf-8", buffering=1) as file,
-        progress(len(records), "degrade", "prompts", done=start) as bar,
+        contextlib.closing(outcomes(degrader, pending(), seed, variants)) as made,
+        PartWriter(parts) as writer,
+        _bar(parts, process) as bar,
     ):
-        measured = quality.measured((record.prompt for record in islice(records, start, None)), made)
-        for record, (outcome, distances) in zip(islice(records, start, None), measured, strict=True):
-            file.write(json.dumps(_row(record, outcome, distances, seed), ensure_ascii=False) + "\n")
+        told = ((item := asked.popleft(), item[1].prompt, outcome) for outcome in made)
+        for (part, record), outcome, distances in quality.measured(told, STRIDE):
+            writer.write(part, _row(record, outcome, distances, seed))
             bar.update()
+        if asked:
+            raise RuntimeError(f"'{degrader.name}' gave no outcome for {len(asked)} prompts")
+
+
+def _bar(parts: Parts, process: Process) -> Any:
+    done, total = parts.made_by(process)
+    return progress(total, "degrade", "prompts", done=done)

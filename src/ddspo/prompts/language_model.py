@@ -27,9 +27,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Failure:
-    """No answer came; `reason` is what it is counted under."""
+    """No answer came; `reason` is what it is counted under, `passing` says that another attempt may help."""
 
     reason: str
+    passing: bool = False
 
 
 class Completer(Protocol):
@@ -77,7 +78,7 @@ class LanguageModelDegrader:
                 return Outcome(made, None, rejected)
             reason = why
         if self._fallback is None:
-            return Outcome([], reason, rejected)
+            return Outcome([], reason, rejected, isinstance(answer, Failure) and answer.passing)
         rejected[f"made by rules instead: {reason}"] += 1
         outcome = degrade_one(self._fallback, prompt, rng, variants)
         return Outcome(outcome.variants, outcome.skipped and f"{reason}, and {outcome.skipped}", rejected)

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,30 +18,39 @@ from .variants import Outcome, Variant
 Embed = Callable[[list[str]], npt.ArrayLike]
 
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
-#: prompts whose variants are embedded together
-_CHUNK = 32
+Item = TypeVar("Item")
 
 
-def _common(one: Sequence[str], two: Sequence[str]) -> int:
-    """Length of the longest common subsequence, by bit-parallel dynamic programming."""
-    places: dict[str, int] = {}
-    for index, word in enumerate(one):
-        places[word] = places.get(word, 0) | 1 << index
-    full = state = (1 << len(one)) - 1
-    for word in two:
-        matched = state & places.get(word, 0)
-        state = ((state + matched) | (state - matched)) & full
-    return len(one) - state.bit_count()
+class TextDistance:
+    """How far texts are from one prompt: 1 - common / longer.
+
+    `common` counts the words and signs that both have in the same order: the longest common subsequence, by
+    bit-parallel dynamic programming. 0 for texts that differ in spacing and capitals only, 1 for those that share
+    nothing.
+    """
+
+    def __init__(self, prompt: str) -> None:
+        words = _WORD.findall(prompt.casefold())
+        self._length, self._places = len(words), dict[str, int]()
+        for index, word in enumerate(words):
+            self._places[word] = self._places.get(word, 0) | 1 << index
+
+    def __call__(self, text: str) -> float:
+        """The distance of one text."""
+        words = _WORD.findall(text.casefold())
+        longer = max(self._length, len(words))
+        if not longer:
+            return 0.0
+        full = state = (1 << self._length) - 1
+        for word in words:
+            matched = state & self._places.get(word, 0)
+            state = ((state + matched) | (state - matched)) & full
+        return 1 - (self._length - state.bit_count()) / longer
 
 
 def text_distance(prompt: str, variant: str) -> float:
-    """1 - common / longer: `common` counts the words and signs that both have in the same order.
-
-    0 for texts that differ in spacing and capitals only, 1 for texts that share nothing.
-    """
-    one, two = _WORD.findall(prompt.casefold()), _WORD.findall(variant.casefold())
-    longer = max(len(one), len(two))
-    return 1 - _common(one, two) / longer if longer else 0.0
+    """`TextDistance` of one pair."""
+    return TextDistance(prompt)(variant)
 
 
 def embedding_distances(prompts: Sequence[str], variants: Sequence[list[str]], embed: Embed) -> list[list[float]]:
@@ -72,17 +82,20 @@ class QualityFilter:
         self._min_text, self._min_embedding, self._embed = min_text_distance, min_embedding_distance, embed
 
     def measured(
-        self, prompts: Iterator[str], outcomes: Iterator[Outcome]
-    ) -> Iterator[tuple[Outcome, list[dict[str, float]]]]:
-        """Each outcome with near variants dropped and counted, and the distances of those that stay."""
-        size = _CHUNK if self._embed is not None else 1
-        while chunk := list(islice(zip(prompts, outcomes, strict=False), size)):
-            texts = [[variant.text for variant in outcome.variants] for _, outcome in chunk]
-            embedded = (
-                embedding_distances([p for p, _ in chunk], texts, self._embed) if self._embed is not None else None
-            )
-            for row, (prompt, outcome) in enumerate(chunk):
-                yield self._one(prompt, outcome, embedded[row] if embedded else None)
+        self, made: Iterator[tuple[Item, str, Outcome]], together: int = 32
+    ) -> Iterator[tuple[Item, Outcome, list[dict[str, float]]]]:
+        """Each outcome with near variants dropped and counted, and the distances of those that stay.
+
+        Args:
+            made: (anything that identifies it, prompt, outcome).
+            together: prompts whose variants are embedded in one call.
+        """
+        while chunk := list(islice(made, together if self._embed is not None else 1)):
+            prompts = [prompt for _, prompt, _ in chunk]
+            texts = [[variant.text for variant in outcome.variants] for _, _, outcome in chunk]
+            embedded = embedding_distances(prompts, texts, self._embed) if self._embed is not None else None
+            for row, (item, prompt, outcome) in enumerate(chunk):
+                yield item, *self._one(prompt, outcome, embedded[row] if embedded else None)
 
     def _one(
         self, prompt: str, outcome: Outcome, embedded: list[float] | None
@@ -90,8 +103,9 @@ class QualityFilter:
         kept: list[Variant] = []
         distances: list[dict[str, float]] = []
         dropped = Counter(outcome.dropped)
+        distance = TextDistance(prompt)
         for index, variant in enumerate(outcome.variants):
-            measures = {"text_distance": round(text_distance(prompt, variant.text), 4)}
+            measures = {"text_distance": round(distance(variant.text), 4)}
             if embedded is not None:
                 measures["embedding_distance"] = round(embedded[index], 6)
             if measures["text_distance"] < self._min_text:
@@ -102,4 +116,4 @@ class QualityFilter:
                 kept.append(variant)
                 distances.append(measures)
         skipped = outcome.skipped or (None if kept else "every variant is too near to the prompt")
-        return Outcome(kept, skipped, dropped), distances
+        return Outcome(kept, skipped, dropped, outcome.passing), distances

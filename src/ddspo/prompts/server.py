@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import queue
@@ -13,6 +14,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import content_id
+from ..processes import this_process
 from ..recipe import LanguageModel
 from .http_client import ChatClient, RequestError
 from .journal import Journal
@@ -31,7 +33,7 @@ _GRACE_S = 5.0
 class _Pace:
     """At most `per_minute` requests start in a minute, evenly; a server that asks for a pause pauses everyone."""
 
-    def __init__(self, per_minute: int | None) -> None:
+    def __init__(self, per_minute: float | None) -> None:
         self._interval_s = 60 / per_minute if per_minute else 0.0
         self._next = 0.0
         self._lock = threading.Lock()
@@ -51,8 +53,9 @@ class ServerCompleter:
     """Answers questions over HTTP: concurrent, paced, patient, and with a journal so that nothing is paid for twice.
 
     Every try that fails for a reason that may pass (HTTP 408, 429, 5xx, timeouts, lost connections, nonsense) is
-    repeated after a growing pause, or the one the server asks for. When tries are used up, a prompt counts as failed;
-    when the server stays busy or away, work stops with a `UserError`: the same command goes on from there.
+    repeated after a growing pause, or the one the server asks for. When tries are used up, a prompt counts as failed
+    until the same command is given again; when the server stays busy or away, work stops with a `UserError`. Several
+    processes share `concurrency` and `requests_per_minute` evenly, and read one another's journals when they start.
     """
 
     def __init__(self, settings: LanguageModel, journal: Path | None, first_pause_s: float = _FIRST_PAUSE_S) -> None:
@@ -60,7 +63,9 @@ class ServerCompleter:
         self._client = ChatClient(settings.url, settings.name, settings.token_variable, settings.timeout_s)
         self._journal_path = journal
         self._first_pause_s = first_pause_s
-        self._pace = _Pace(settings.requests_per_minute)
+        process = this_process()
+        self._workers = max(1, settings.concurrency // process.count)
+        self._pace = _Pace(settings.requests_per_minute and settings.requests_per_minute / process.count)
         self._formats: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._failures = 0
@@ -74,10 +79,10 @@ class ServerCompleter:
         self._formats = [{"type": "json_schema", "json_schema": named}, {"type": "json_object"}, {}]
         stopped = threading.Event()
         tasks: queue.Queue[tuple[Question, queue.Queue[str | Failure | BaseException]] | None] = queue.Queue()
-        journal = Journal(self._journal_path) if self._journal_path is not None else None
+        journal = self._open_journal()
         workers = [
             threading.Thread(target=self._work, args=(tasks, journal, stopped), daemon=True)
-            for _ in range(self._settings.concurrency)
+            for _ in range(self._workers)
         ]
         for worker in workers:
             worker.start()
@@ -93,11 +98,19 @@ class ServerCompleter:
             if journal is not None and not any(worker.is_alive() for worker in workers):
                 journal.close()
 
+    def _open_journal(self) -> Journal | None:
+        """This process's journal, with what other processes, now or in earlier attempts, have paid for."""
+        path = self._journal_path
+        if path is None:
+            return None
+        stem = path.name.partition(".answers")[0]
+        return Journal(path, sorted(set(path.parent.glob(f"{glob.escape(stem)}.answers*.jsonl")) - {path}))
+
     def _in_order(self, questions: Iterator[Question], tasks: queue.Queue[Any]) -> Iterator[str | Failure]:
         waiting: list[queue.Queue[str | Failure | BaseException]] = []
         exhausted = False
         while True:
-            while not exhausted and len(waiting) < self._settings.concurrency * _AHEAD:
+            while not exhausted and len(waiting) < self._workers * _AHEAD:
                 question = next(questions, None)
                 if question is None:
                     exhausted = True
@@ -188,4 +201,4 @@ class ServerCompleter:
                 f"degradation.language_model.url: {self._settings.url} gives no answers ({trouble.reason} after "
                 f"{self._settings.attempts} tries); what is done is kept, run the same command again to go on"
             )
-        return Failure(trouble.reason)
+        return Failure(trouble.reason, passing=True)

@@ -1,8 +1,7 @@
 """Read prompts from files and from the embedded sets: unique, cleaned, and with every omission counted.
 
-Formats: .txt (one prompt a line), .jsonl (one object a line), .csv (with a header), .parquet (DiffusionDB's
-`metadata.parquet` works as downloaded; needs pyarrow), 'tinyscenes:train', ':validation' and ':heldout'. Files are streamed:
-what is kept in memory is one 8-byte digest per unique prompt and the prompts that are returned.
+Formats: .txt (one prompt a line), .jsonl, .csv (with a header), .parquet (DiffusionDB's `metadata.parquet` works; needs
+pyarrow), tinyscenes' own sets. Files are streamed: kept are a digest per unique prompt and what is returned.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from ..errors import UserError
 from ..files import content_id
 from ..rng import seed_for
 
-#: a cell longer than this is an error of the file, not a prompt
-_MAX_CSV_FIELD = 1 << 24
+_MAX_CSV_FIELD = 1 << 24  # a longer cell is an error of the file, not a prompt
 
 
 @dataclass(frozen=True)

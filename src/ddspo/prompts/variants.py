@@ -30,6 +30,8 @@ class Outcome:
     variants: list[Variant]
     skipped: str | None = None
     dropped: Counter[str] = field(default_factory=Counter)
+    passing: bool = False
+    """skipped for a reason that may pass, such as a server that did not answer: worth another attempt"""
 
 
 class Degrader(Protocol):
