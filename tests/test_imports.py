@@ -130,7 +130,7 @@ def test_importing_it_loads_no_model_code(name: str) -> None:
 
 
 def test_the_walk_finds_imports() -> None:
-    assert {"torch", "ddspo.tensors", "ddspo.objectives.errors"} <= imports("ddspo.objectives.preference")
+    assert {"torch", "ddspo.tensors", "ddspo.objectives.errors"} <= imports("ddspo.objectives.margin")
     assert "ddspo.recipe" in imports("ddspo.diffusion.timesteps")
     assert "ddspo.recipe" not in imports("ddspo.diffusion.timesteps", runtime_only=True)
     assert {"torch", "ddspo.diffusion.noise_path", "ddspo"} <= runs_on_import("ddspo.targets")

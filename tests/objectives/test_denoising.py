@@ -5,13 +5,17 @@ import torch
 
 from ddspo.objectives.denoising import denoising_loss
 from ddspo.objectives.errors import squared_error
+from ddspo.tensors import WinLose
 
 
 def test_hand_computed_values() -> None:
     prediction = torch.tensor([[[[1.0, 2.0]]], [[[0.0, 0.0]]]])
     target = torch.tensor([[[[0.0, 4.0]]], [[[0.0, 3.0]]]])
     assert squared_error(prediction, target).tolist() == [(1 + 4) / 2, 9 / 2]
-    assert denoising_loss(prediction, target).tolist() == [2.5, 4.5]
+    nowhere = torch.full_like(prediction, torch.nan)
+    result = denoising_loss(WinLose(prediction, nowhere), WinLose(target, nowhere))
+    assert result.loss.tolist() == [2.5, 4.5]
+    assert result.margin is None
 
 
 def test_error_is_a_mean_so_it_does_not_grow_with_the_picture() -> None:
@@ -43,6 +47,6 @@ def test_low_precision_differences_are_not_rounded() -> None:
 
 def test_gradient() -> None:
     prediction, target = torch.tensor([[1.0, 5.0]], requires_grad=True), torch.tensor([[0.0, 1.0]])
-    denoising_loss(prediction, target).sum().backward()
+    denoising_loss(WinLose(prediction, prediction), WinLose(target, target)).loss.sum().backward()
     assert prediction.grad is not None
     assert prediction.grad.tolist() == [[1.0, 4.0]]  # 2 (p - q) / dims

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
+from ..tensors import WinLose
+from .base import PairLoss
 from .errors import squared_error
 
 
-def denoising_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """loss = error(prediction, target), per sample: the simple loss of DDPM (arXiv 2006.11239, equation 14).
+def denoising_loss(policy: WinLose, target: WinLose) -> PairLoss:
+    """loss = error(policy_win, target_win), per sample: the simple loss of DDPM (arXiv 2006.11239, equation 14).
+
+    Mean over latent dimensions, no ½, no beta. One policy row per pair and no reference: 3F.
 
     Args:
-        prediction: of the policy on the winning side, [B, ...], native prediction space.
-        target: what forward noising implies there (`NoisePath.target`), [B, ...].
+        policy: predictions of the trained network, native prediction space; the losing side is not looked at.
+        target: what forward noising implies there (`NoisePath.target`).
 
     Returns:
-        [B], not reduced.
+        Loss [B], no margin.
     """
-    return squared_error(prediction, target)
+    return PairLoss(squared_error(policy.win, target.win), None)

@@ -14,20 +14,20 @@ Gradient checkpointing runs the policy's forward once more inside the backward, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from torch import Tensor
 
+from .. import recipe
 from ..diffusion.noise_path import NoisePath
 from ..diffusion.states import added_noise, states
+from ..errors import UserError
+from ..objectives import OBJECTIVES
 from ..objectives.anchor import drift_anchor
-from ..objectives.denoising import denoising_loss
 from ..objectives.errors import squared_error
-from ..objectives.preference import preference_loss
-from ..recipe import Recipe
-from ..targets import TARGETS
+from ..targets import TARGETS, TargetRows
 from ..tensors import PreferenceBatch, RolePredict, WinLose
 
 
@@ -55,11 +55,17 @@ class StepOutcome:
     contrast: Tensor | None = None
 
 
-Step = Callable[[PreferenceBatch], StepOutcome]
-"""What the loop calls for every micro batch."""
+class Step(Protocol):
+    """What the loop calls for every micro batch."""
+
+    def __call__(
+        self, batch: PreferenceBatch, *, beta: float | None = None, rows: TargetRows | None = None
+    ) -> StepOutcome:
+        """`beta` in place of the recipe's; `rows`, computed before, in place of asking the frozen roles."""
+        ...
 
 
-def make_step(recipe: Recipe, predict: RolePredict, noise_path: NoisePath) -> Step:
+def make_step(recipe: recipe.Recipe, predict: RolePredict, noise_path: NoisePath) -> Step:
     """The step function that a recipe asks for.
 
     Args:
@@ -67,69 +73,85 @@ def make_step(recipe: Recipe, predict: RolePredict, noise_path: NoisePath) -> St
         predict: calls the network in one of its roles.
         noise_path: how x_0 and noise make x_t; tables on the device of the batches save a transfer per call.
     """
-    if recipe.objective.name == "denoising":
-        return partial(denoising_step, predict=predict, noise_path=noise_path)
     return partial(
-        preference_step,
-        predict=predict,
-        noise_path=noise_path,
-        target=recipe.target.source,
-        beta=recipe.objective.beta,  # type: ignore[arg-type]
-        anchor=recipe.objective.anchor,
+        pair_step, predict=predict, noise_path=noise_path, settings=recipe.objective, target=recipe.target.source
     )
 
 
-def preference_step(
+def pair_step(
     batch: PreferenceBatch,
+    *,
     predict: RolePredict,
     noise_path: NoisePath,
-    *,
+    settings: recipe.Objective,
     target: str,
-    beta: float,
-    anchor: float = 0.0,
+    beta: float | None = None,
+    rows: TargetRows | None = None,
 ) -> StepOutcome:
-    """Noise both sides alike, ask the reference, then the policy, and compare (see `preference_loss`).
+    """States of both sides, what is known without the policy, the policy, then objective and options.
 
     Args:
-        batch: B pairs.
+        batch: B pairs; stored states are used where it has them, else x_0 and noise are mixed.
         predict: calls the network in one of its roles.
-        noise_path: how x_0 and noise make x_t.
+        noise_path: how x_0 and noise make x_t, and what the network predicts.
+        settings: the objective and its options.
         target: a key of `ddspo.targets.TARGETS`.
-        beta: preference temperature.
-        anchor: price of drift on both sides (see `drift_anchor`); 0 is the published objective.
-    """
-    x_t = states(batch, noise_path)
-    rows = TARGETS[target](batch, x_t, predict, noise_path)
-    policy = WinLose.split(predict("policy", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2)))
-    result = preference_loss(policy, rows.reference, rows.target, beta=beta)
-    loss = result.loss
-    if anchor:
-        loss = loss + drift_anchor(policy, rows.reference, beta=beta, anchor=anchor)
+        beta: in place of `settings.beta`.
+        rows: targets and reference predictions of this batch, computed before; None: computed here.
 
-    measured = WinLose(policy.win.detach(), policy.lose.detach())
-    contrastive = target == "training_free"
+    Raises:
+        UserError: the recipe says `beta: auto` and no beta was given.
+    """
+    objective, count, x_t = OBJECTIVES[settings.name], len(batch.timestep), states(batch, noise_path)
+    beta, spent = beta_in_use(settings, beta), 0
+    if objective.sides == "win":
+        return _winning_side_alone(batch, x_t.win, predict, noise_path, settings, beta)
+    if rows is None:
+        rows = TARGETS[target](batch, x_t, predict, noise_path)
+        spent = rows.network_evaluations
+    policy = WinLose.split(predict("policy", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2)))
+    result = objective.loss(policy, rows.reference, rows.target, settings, beta)
+    loss = result.loss
+    if settings.anchor:
+        loss = loss + drift_anchor(policy, rows.reference, beta=beta, anchor=settings.anchor)
+    measured, contrastive = WinLose(policy.win.detach(), policy.lose.detach()), target == "training_free"
     return StepOutcome(
         loss=loss,
         timestep=batch.timestep,
-        forward_rows=rows.network_evaluations + 2 * len(batch.timestep),
-        backward_rows=2 * len(batch.timestep),
-        margin=result.margin.detach(),
+        forward_rows=spent + 2 * count,
+        backward_rows=2 * count,
+        margin=None if result.margin is None else result.margin.detach(),
         win_drift=squared_error(measured.win, rows.reference.win),
         lose_drift=squared_error(measured.lose, rows.reference.lose),
-        contrast=result.reference_error.lose if contrastive else None,
+        contrast=squared_error(rows.reference.lose, rows.target.lose) if contrastive else None,
     )
 
 
-def denoising_step(batch: PreferenceBatch, predict: RolePredict, noise_path: NoisePath) -> StepOutcome:
-    """Plain fine-tuning on the winning side: one row per pair, no reference.
+def beta_in_use(settings: recipe.Objective, beta: float | None) -> float:
+    """The beta of this call: the one given, else the recipe's.
 
-    Args:
-        batch: B pairs; the losing side and the degraded prompt are not looked at.
-        predict: calls the network in one of its roles.
-        noise_path: how x_0 and noise make x_t, and what the network predicts.
+    Raises:
+        UserError: the recipe leaves it open and none was given.
     """
-    x_t = states(batch, noise_path).win
-    target = noise_path.target(batch.x_0.win, added_noise(batch, noise_path).win, batch.timestep)
+    if beta is not None:
+        return beta
+    if settings.beta == "auto":
+        raise UserError("objective.beta is 'auto': it is measured by `ddspo train`; give a number to use the step alone")
+    return settings.beta
+
+
+def _winning_side_alone(
+    batch: PreferenceBatch,
+    x_t: Tensor,
+    predict: RolePredict,
+    noise_path: NoisePath,
+    settings: recipe.Objective,
+    beta: float,
+) -> StepOutcome:
+    """Plain fine-tuning: one row per pair, no reference; the losing side and the degraded prompt are not looked at."""
+    noise = added_noise(batch, noise_path)
+    win = noise_path.target(batch.x_0.win, noise.win, batch.timestep)
     policy = predict("policy", x_t, batch.timestep, batch.prompt)
+    result = OBJECTIVES[settings.name].loss(WinLose(policy, policy), None, WinLose(win, win), settings, beta)
     count = len(batch.timestep)
-    return StepOutcome(denoising_loss(policy, target), batch.timestep, forward_rows=count, backward_rows=count)
+    return StepOutcome(result.loss, batch.timestep, forward_rows=count, backward_rows=count)
