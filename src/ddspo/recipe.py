@@ -34,6 +34,9 @@ class Model(Section):
     height_px: Positive | None = None
     """None: the size that the model was trained for"""
     width_px: Positive | None = None
+    offload: bool = False
+    """keep in main memory what is idle: text encoders while drawing, the frozen copy of full fine-tuning outside its
+    own calls, the denoiser while a picture is decoded. Less device memory, some time for moving"""
 
 
 class Prompts(Section):
@@ -81,8 +84,10 @@ class Lora(Section):
 
 
 class Optimizer(Section):
-    """AdamW and its learning-rate schedule."""
+    """The optimizer and its learning-rate schedule."""
 
+    name: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
+    """'adamw_8bit' needs a CUDA device and bitsandbytes; 'adafactor' keeps second moments by row and column only"""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-6
     """final: never rescaled by batch size, beta or process count"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -91,6 +96,12 @@ class Optimizer(Section):
     adam_epsilon: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _used(self) -> Optimizer:
+        if self.name == "adafactor" and (self.adam_betas, self.adam_epsilon) != ((0.9, 0.999), 1e-8):
+            raise ValueError("adam_betas and adam_epsilon have no effect with name 'adafactor'; leave them out")
+        return self
 
 
 class Training(Section):
@@ -107,6 +118,10 @@ class Training(Section):
     timesteps: Timesteps = Timesteps()
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = False
+    compile: bool = False
+    """torch.compile the denoiser: slower to start, faster steps on a GPU; results differ by rounding"""
+    caption_dropout: Fraction = 0.0
+    """share of pairs that are trained without text, both sides and their targets alike; keeps guidance working"""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
     """None: no averaging; otherwise the result is the moving average of the trained parameters"""
     checkpoint_every_steps: Positive = 50

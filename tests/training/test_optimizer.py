@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ddspo.errors import UserError
 from ddspo.recipe import Optimizer
 from ddspo.training.optimizer import (
     MovingAverage,
@@ -40,7 +47,7 @@ def make_parameters() -> dict[str, nn.Parameter]:
     return {name: nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in (("a", (3, 4)), ("b", (5,)))}
 
 
-def take_step(parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW, step: int) -> None:
+def take_step(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, step: int) -> None:
     generator = torch.Generator().manual_seed(step)
     set_learning_rate(optimizer, 0.1 / (step + 1))
     for parameter in parameters.values():
@@ -59,22 +66,56 @@ def test_first_step_by_hand() -> None:
     torch.testing.assert_close(parameters["a"].detach(), expected)
 
 
-def test_state_goes_through_plain_tensors_without_a_trace() -> None:
-    unbroken, optimizer = make_parameters(), None
-    optimizer = make_optimizer(Optimizer(learning_rate=0.1), unbroken)
+ADAM = {"a": {"step", "exp_avg", "exp_avg_sq"}, "b": {"step", "exp_avg", "exp_avg_sq"}}
+FACTORED = {"a": {"step", "RMS", "exp_avg_sq_row", "exp_avg_sq_col"}, "b": {"step", "RMS", "exp_avg_sq"}}
+
+
+@pytest.mark.parametrize(("kind", "held"), [("adamw", ADAM), ("adafactor", FACTORED)])
+def test_state_goes_through_a_file_of_plain_tensors_without_a_trace(
+    tmp_path: Path, kind: str, held: dict[str, set[str]]
+) -> None:
+    settings = Optimizer.model_validate({"name": kind, "learning_rate": 0.1})
+    unbroken = make_parameters()
+    optimizer = make_optimizer(settings, unbroken)
     assert optimizer_state(optimizer, unbroken) == {}
     for step in range(3):
         take_step(unbroken, optimizer, step)
-    state = {name: tensor.clone() for name, tensor in optimizer_state(optimizer, unbroken).items()}
-    assert state.keys() == {f"{moment}.{name}" for moment in ("step", "exp_avg", "exp_avg_sq") for name in ("a", "b")}
+    save_file(optimizer_state(optimizer, unbroken), tmp_path / "optimizer.safetensors")
+    state = load_file(tmp_path / "optimizer.safetensors")
+    assert state.keys() == {f"{key}.{name}" for name, keys in held.items() for key in keys}
 
     resumed = {name: nn.Parameter(parameter.detach().clone()) for name, parameter in unbroken.items()}
-    second = make_optimizer(Optimizer(learning_rate=0.1), resumed)
+    second = make_optimizer(settings, resumed)
     load_optimizer_state(second, resumed, state)
     for step in range(3, 6):
         take_step(unbroken, optimizer, step)
         take_step(resumed, second, step)
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+
+
+def test_adafactor_by_hand() -> None:
+    """First step: the second moments are this gradient's; the update has size lr where |g|^2 is a product of means."""
+    parameters = {"a": nn.Parameter(torch.zeros(2, 2))}
+    optimizer = make_optimizer(Optimizer(name="adafactor", learning_rate=0.1, weight_decay=0.0), parameters)
+    gradient = torch.tensor([[1.0, -2.0], [3.0, 6.0]])  # |g| is an outer product, so rows and columns say it exactly
+    parameters["a"].grad = gradient
+    optimizer.step()
+    torch.testing.assert_close(parameters["a"].detach(), -0.1 * gradient.sign(), rtol=1e-4, atol=1e-6)
+
+
+def test_eight_bits_need_a_gpu_and_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Optimizer(name="adamw_8bit")
+    with pytest.raises(UserError, match="needs a CUDA device"):
+        make_optimizer(settings, make_parameters())
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(UserError, match=r"ddspo\[8bit\]"):
+        make_optimizer(settings, {"a": cast(nn.Parameter, SimpleNamespace(device=torch.device("cuda")))})
+
+
+def test_a_field_without_effect_is_refused() -> None:
+    with pytest.raises(ValidationError, match="no effect"):
+        Optimizer(name="adafactor", adam_betas=(0.8, 0.9))
 
 
 def test_average_by_hand() -> None:

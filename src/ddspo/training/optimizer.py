@@ -1,6 +1,6 @@
-"""AdamW, its learning rate as a function of the step, and the moving average of the trained parameters.
+"""The optimizer, its learning rate as a function of the step, and the moving average of the trained parameters.
 
-Nothing here keeps hidden state: the learning rate follows from the step number, and what AdamW and the average hold is
+Nothing here keeps hidden state: the learning rate follows from the step number, and what optimizer and average hold is
 handed out by parameter name, so that a checkpoint is plain tensors.
 """
 
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..recipe import Optimizer as Settings
-
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def learning_rate(settings: Settings, step: int, max_steps: int) -> float:
@@ -33,17 +33,64 @@ def learning_rate(settings: Settings, step: int, max_steps: int) -> float:
     return settings.learning_rate * shares[settings.schedule]
 
 
-def make_optimizer(settings: Settings, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    """AdamW over the trained parameters; one fused kernel where the device has it."""
-    first = next(iter(parameters.values()))
-    return torch.optim.AdamW(
-        parameters.values(),
+def make_optimizer(settings: Settings, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the trained parameters.
+
+    Raises:
+        UserError: 8-bit AdamW without bitsandbytes or without a CUDA device.
+    """
+    return _OPTIMIZERS[settings.name](settings, list(parameters.values()))
+
+
+def _adamw(settings: Settings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    fused = parameters[0].device.type in ("cpu", "cuda", "xpu")  # one kernel where the device has it
+    return torch.optim.AdamW(parameters, **_adam_settings(settings), fused=fused)
+
+
+def _adamw_8bit(settings: Settings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW with both moments in 8 bits, by blocks of 256 (Dettmers et al. 2021, arXiv 2110.02861)."""
+    if parameters[0].device.type != "cuda":
+        raise UserError("training.optimizer.name adamw_8bit needs a CUDA device; use adamw or adafactor")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise UserError(
+            "training.optimizer.name adamw_8bit needs bitsandbytes (pip install 'ddspo[8bit]'); or use adafactor"
+        ) from error
+    return AdamW8bit(parameters, **_adam_settings(settings))
+
+
+def _adafactor(settings: Settings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Second moments by row and column only (Shazeer & Stern 2018, arXiv 1804.04235), as Diffusion-DPO has it.
+
+    Neither steps relative to the step number nor updates scaled by the parameters' size: the learning rate is the
+    recipe's, and a LoRA's B, which starts at zero, moves. torch's own Adafactor always scales by size.
+    """
+    from transformers.optimization import Adafactor
+
+    return Adafactor(
+        parameters,
         lr=settings.learning_rate,
-        betas=settings.adam_betas,
-        eps=settings.adam_epsilon,
         weight_decay=settings.weight_decay,
-        fused=first.device.type in ("cpu", "cuda", "xpu"),
+        scale_parameter=False,
+        relative_step=False,
     )
+
+
+_OPTIMIZERS: dict[str, Callable[[Settings, list[nn.Parameter]], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "adamw_8bit": _adamw_8bit,
+    "adafactor": _adafactor,
+}
+
+
+def _adam_settings(settings: Settings) -> dict[str, Any]:
+    return {
+        "lr": settings.learning_rate,
+        "betas": settings.adam_betas,
+        "eps": settings.adam_epsilon,
+        "weight_decay": settings.weight_decay,
+    }
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
@@ -52,26 +99,35 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
         group["lr"] = value
 
 
-def optimizer_state(optimizer: torch.optim.AdamW, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """AdamW's moments and step counts as 'exp_avg.NAME' and so on; empty before the first step."""
+def optimizer_state(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """What the optimizer holds as 'exp_avg.NAME' and so on, in main memory; empty before the first step.
+
+    A step count that is a plain number becomes an int64 tensor, which tells it from one that is a tensor (float32).
+    """
     return {
-        f"{moment}.{name}": optimizer.state[parameter][moment]
+        f"{key}.{name}": held.cpu() if isinstance(held, Tensor) else torch.tensor(held)
         for name, parameter in parameters.items()
-        if parameter in optimizer.state
-        for moment in MOMENTS
+        for key, held in optimizer.state.get(parameter, {}).items()
     }
 
 
 def load_optimizer_state(
-    optimizer: torch.optim.AdamW, parameters: dict[str, nn.Parameter], state: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], state: dict[str, Tensor]
 ) -> None:
     """Undo `optimizer_state`: the next step equals the one that would have followed."""
-    for name, parameter in parameters.items():
-        moments: dict[str, Tensor] = {"step": state[f"step.{name}"].to(parameter.device, torch.float32)}
-        for moment in MOMENTS[1:]:
-            held = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            moments[moment] = held.copy_(state[f"{moment}.{name}"])
-        optimizer.state[parameter] = moments
+    for full_name, stored in state.items():
+        key, name = full_name.split(".", 1)
+        parameter, held = parameters[name], _held(stored, parameters[name])
+        optimizer.state[parameter][key] = held
+
+
+def _held(stored: Tensor, parameter: nn.Parameter) -> Tensor | int:
+    if stored.dtype == torch.int64 and stored.ndim == 0:
+        return int(stored.item())
+    if stored.shape != parameter.shape:
+        return stored.to(parameter.device)
+    # moments lie in memory as their parameter does
+    return torch.zeros_like(parameter, dtype=stored.dtype, memory_format=torch.preserve_format).copy_(stored)
 
 
 class MovingAverage:
