@@ -15,8 +15,8 @@ from .text import clip_pair, longer_than
 class StableDiffusionXL(StableDiffusion):
     """Conditioning is {"prompt_embeds": [B, 77, width], "pooled_prompt_embeds": [B, pooled width]}.
 
-    The size conditioning follows from x_t: original size = target size = the picture's, no crop, as in the pipeline's
-    own defaults.
+    The size conditioning is "size_ids" [B, 6] where the conditioning has it (pictures that were cropped). Else it
+    follows from x_t: original size = target size = the picture's, no crop, as in the pipeline's own defaults.
     """
 
     name = "stable_diffusion_xl"
@@ -50,7 +50,10 @@ class StableDiffusionXL(StableDiffusion):
             x_t.to(dtype),
             timestep,
             encoder_hidden_states=text["prompt_embeds"],
-            added_cond_kwargs={"text_embeds": text["pooled_prompt_embeds"], "time_ids": self.size_ids(x_t).to(dtype)},
+            added_cond_kwargs={
+                "text_embeds": text["pooled_prompt_embeds"],
+                "time_ids": text.get("size_ids", self.size_ids(x_t)).to(dtype),
+            },
             return_dict=False,
         )
         return output[0].to(x_t.dtype)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import UserError
 from ..files import read_json
@@ -35,6 +36,7 @@ class PairStore:
         settings: how the pairs were made.
         latent_shape: (C, H, W); of the first pair, where they differ.
         one_shape: whether all pairs have that shape.
+        state_timesteps: what the network is fed with each of the K stored states, [K], falling; None without states.
 
     Raises:
         UserError: not a pairs folder, or not complete; names the file and the mend.
@@ -54,6 +56,9 @@ class PairStore:
         self.latent_shape: tuple[int, int, int] = self._shards[0].latent_shape
         self.one_shape = all(shard.latent_shape == self.latent_shape for shard in self._shards)
 
+        states = self._shards[0].states
+        self.state_timesteps: Tensor | None = None if states is None else states.timesteps
+
     def __len__(self) -> int:
         return self._layout.pairs
 
@@ -71,13 +76,55 @@ class PairStore:
             IndexError: a number outside 0 .. len - 1.
             UserError: a shard was altered after it was made.
         """
+        return _stacked([shard.read(row) for shard, row in map(self._place, indices)])
+
+    def read_states(self, indices: Sequence[int], states: Sequence[int]) -> WinLose:
+        """x_t of pairs: for each, one of the states that sampling visited; [B, C, H, W] each, float32, on the CPU.
+
+        Args:
+            indices: numbers of pairs, repeats allowed.
+            states: for each of them which state, 0 .. K - 1; its timestep is `state_timesteps[state]`.
+
+        Raises:
+            IndexError: a number outside its range.
+            UserError: the folder holds no states, or a shard was altered after it was made.
+        """
         sides = []
-        for index in indices:
-            if not 0 <= index < len(self):
-                raise IndexError(f"pair {index} of {len(self)}")
-            shard, row = self._layout.place(index)
-            sides.append(self._shards[shard].read(row))
-        return WinLose(torch.stack([win for win, _ in sides]).float(), torch.stack([lose for _, lose in sides]).float())
+        for index, state in zip(indices, states, strict=True):
+            shard, row = self._place(index)
+            if shard.states is None or self.state_timesteps is None:
+                raise UserError(
+                    f"{self.folder} holds no trajectory states; make pairs with pairs.trajectory_states, or train with "
+                    "training.timesteps.states 'forward'"
+                )
+            if not 0 <= state < len(self.state_timesteps):
+                raise IndexError(f"state {state} of {len(self.state_timesteps)}")
+            sides.append(shard.states.read(row, state))
+        return _stacked(sides)
+
+    def _place(self, index: int) -> tuple[Shard, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"pair {index} of {len(self)}")
+        shard, row = self._layout.place(index)
+        return self._shards[shard], row
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the pairs came from outside (`ddspo import`), so that no reference made them."""
+        return "autoencoder_fingerprint" in self.settings
+
+    def check_autoencoder(self, fingerprint: str) -> None:
+        """Refuse imported pairs whose latents another autoencoder made.
+
+        Raises:
+            UserError: the fingerprints differ; says both.
+        """
+        made_with = self.settings["autoencoder_fingerprint"]
+        if made_with != fingerprint:
+            raise UserError(
+                f"{self.folder} holds latents of another autoencoder (fingerprint {made_with}, this model's has "
+                f"{fingerprint}); import the pairs again for this model, into another folder"
+            )
 
     def check_reference(self, fingerprint: str) -> None:
         """Refuse pairs that another model made: its scores would not be those of the model that is trained.
@@ -91,6 +138,10 @@ class PairStore:
                 f"{self.folder} holds pairs made with another reference (fingerprint {made_with}, this model has "
                 f"{fingerprint}); train on the model that made them, or make new pairs in another folder"
             )
+
+
+def _stacked(sides: Sequence[tuple[Tensor, Tensor]]) -> WinLose:
+    return WinLose(torch.stack([win for win, _ in sides]).float(), torch.stack([lose for _, lose in sides]).float())
 
 
 def _layout(folder: Path, settings: dict[str, Any]) -> Layout:

@@ -2,13 +2,13 @@
 
 Step s takes samples s·G .. s·G + G - 1 of an endless sequence, G the global batch: one seeded permutation of all pairs
 after another. Nothing is remembered between steps, so resuming needs no state, and the same G samples are shared out
-over any number of processes and micro batches.
+over any number of processes and micro batches. Where pairs differ in latent shape, every micro batch has one shape.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from ..diffusion.timesteps import draw_timesteps, timestep_weight
 from ..recipe import Recipe
 from ..rng import numpy_generator, torch_generator
 from ..tensors import Conditioning, PreferenceBatch, WinLose
+from .told import told
 
 if TYPE_CHECKING:
     from ..families.prompt_table import PromptTable
@@ -66,25 +67,44 @@ class Batches:
         processes: int = 1,
     ) -> None:
         self.recipe, self.store, self.prompts, self.noise_path, self.device = recipe, store, prompts, noise_path, device
+        self.degraded = needs_degraded_prompts(recipe) or measures_contrast(recipe, store)
         count, micro = recipe.training.global_batch_pairs, recipe.training.micro_batch_pairs
-        share = range(rank * count // processes, (rank + 1) * count // processes)
-        self.positions = [share[start : start + micro] for start in range(0, len(share), micro)]
+        self.share = range(rank * count // processes, (rank + 1) * count // processes)
+        self.positions = _cut(self.share, micro)
 
     def micro_batches(self, step: int) -> Iterator[MicroBatch]:
         """This process's part of optimizer step number `step` (0, 1, ...)."""
-        for positions in self.positions:
-            yield self._micro_batch(step, positions, is_last=positions is self.positions[-1])
+        batches = self.positions if self.store.one_shape else self._of_one_shape_each(step)
+        for positions in batches:
+            yield self._micro_batch(step, positions, is_last=positions is batches[-1])
 
-    def _micro_batch(self, step: int, positions: range, *, is_last: bool) -> MicroBatch:
-        seed, count = self.recipe.seed, self.recipe.training.global_batch_pairs
-        numbers = [pair_number(seed, len(self.store), step * count + position) for position in positions]
-        draws = [draw(seed, step, position, self.store.latent_shape) for position in positions]
+    def first(self, samples: int) -> Iterator[MicroBatch]:
+        """The run's first `samples` samples, all of them on this process: to measure before the first step."""
+        count, micro = self.recipe.training.global_batch_pairs, self.recipe.training.micro_batch_pairs
+        for step in range(-(-samples // count)):
+            for positions in _cut(range(min(count, samples - step * count)), micro if self.store.one_shape else 1):
+                yield self._micro_batch(step, positions, is_last=False)
+
+    def _of_one_shape_each(self, step: int) -> list[Sequence[int]]:
+        shapes: dict[tuple[int, int, int], list[int]] = {}
+        for position, number in zip(self.share, self._numbers(step, self.share), strict=True):
+            shapes.setdefault(self.store.shape_of(number), []).append(position)
+        micro = self.recipe.training.micro_batch_pairs
+        return [positions for shape in sorted(shapes) for positions in _cut(shapes[shape], micro)]
+
+    def _numbers(self, step: int, positions: Sequence[int]) -> list[int]:
+        first = step * self.recipe.training.global_batch_pairs
+        return [pair_number(self.recipe.seed, len(self.store), first + position) for position in positions]
+
+    def _micro_batch(self, step: int, positions: Sequence[int], *, is_last: bool) -> MicroBatch:
+        seed, numbers = self.recipe.seed, self._numbers(step, positions)
+        shape, rows = self.store.shape_of(numbers[0]), [self.store.rows[number] for number in numbers]
+        draws = [draw(seed, step, position, shape) for position in positions]
         uniforms = torch.stack([uniform for uniform, _ in draws])
         timestep = draw_timesteps(self.recipe.training.timesteps, self.noise_path, uniforms)
         weight = timestep_weight(self.recipe.training.timesteps, self.noise_path, timestep)
         x_0 = self.store.read(numbers)
-        prompt = self.prompts.lookup([self.store.rows[number]["prompt"] for number in numbers])
-        degraded = self._degraded(numbers) if needs_degraded_prompts(self.recipe) else prompt
+        prompt, degraded = told(self.recipe, self.prompts, rows, step, positions, degraded=self.degraded)
         pairs = PreferenceBatch(
             x_0=WinLose(to_device(x_0.win, self.device), to_device(x_0.lose, self.device)),
             noise=to_device(torch.stack([noise for _, noise in draws]), self.device),
@@ -94,13 +114,26 @@ class Batches:
         )
         return MicroBatch(pairs, to_device(weight, self.device), is_last)
 
-    def _degraded(self, numbers: list[int]) -> Conditioning:
-        return self.prompts.lookup([self.store.rows[number]["degraded_prompt"] for number in numbers])
+
+def _cut(positions: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [positions[start : start + size] for start in range(0, len(positions), size)]
 
 
 def needs_degraded_prompts(recipe: Recipe) -> bool:
     """Whether anything is ever computed from a degraded prompt."""
     return recipe.objective.name == "preference" and recipe.target.source == "training_free"
+
+
+def measures_contrast(recipe: Recipe, store: PairStore) -> bool:
+    """Whether automatic beta needs degraded prompts that the objective itself does not: forward noise, where it can.
+
+    Forward noise is what a noised losing picture holds; its mean given x_t is the prediction of the best denoiser of
+    losing pictures. Those were drawn with the degraded prompt, so on average the loss pushes the losing side along
+    reference(x_lose, c) - that denoiser, which is about d of the training-free target.
+    """
+    if recipe.objective.beta != "auto" or recipe.target.source != "forward_noise":
+        return False
+    return all(row.get("degraded_prompt") not in (None, "", row["prompt"]) for row in store.rows)
 
 
 def pair_number(run_seed: int, pairs: int, sample: int) -> int:

@@ -25,7 +25,7 @@ from .metrics import MetricSums, read_metrics
 from .optimizer import learning_rate, set_learning_rate
 from .result import TrainSummary, finished, summarize
 from .run import Run
-from .setup import check_disk, check_pairs, claim_output, start_accelerator, tracker_config
+from .setup import check_disk, check_pairs, check_texts, claim_output, start_accelerator, tracker_config
 
 
 def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily | None = None) -> TrainSummary:
@@ -46,6 +46,7 @@ def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily |
     """
     accelerator = start_accelerator(recipe, output)
     store = PairStore(pairs)
+    check_texts(recipe, store)
     if accelerator.is_main_process:
         claim_output(recipe, store, output)
     accelerator.wait_for_everyone()

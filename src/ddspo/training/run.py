@@ -70,7 +70,7 @@ class Run:
 
     def _prompts(self) -> list[str]:
         rows = [self.store.rows[number] for number in pairs_used(self.recipe, len(self.store))]
-        prompts = [row["prompt"] for row in rows]
+        prompts = [row["prompt"] for row in rows] + ([""] if self.settings.caption_dropout else [])
         if needs_degraded_prompts(self.recipe):
             prompts += [row["degraded_prompt"] for row in rows]
         return prompts + (["", *self.preview_prompts] if self.preview_prompts else [])

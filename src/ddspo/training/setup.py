@@ -15,9 +15,10 @@ from ..environment import describe_environment
 from ..errors import UserError
 from ..files import claim_folder, file_fingerprint, require_free_space, write_json, write_text
 from ..recipe import Recipe
+from .data import needs_degraded_prompts
 
 if TYPE_CHECKING:
-    from ..families.base import Family
+    from ..families.pipeline import PipelineFamily
     from ..pairs.store import PairStore
 
 # These change neither the result (but for the order of float summation) nor what a checkpoint holds, so a run may go on
@@ -105,13 +106,39 @@ def claim_output(recipe: Recipe, store: PairStore, output: Path) -> None:
     write_json(output / "environment.json", describe_environment())
 
 
-def check_pairs(recipe: Recipe, store: PairStore, family: Family) -> None:
+def check_texts(recipe: Recipe, store: PairStore) -> None:
+    """Refuse, before anything is written, a recipe whose targets need texts that pairs or options do not leave it.
+
+    Raises:
+        UserError: targets from degraded prompts, with pairs that have none or with caption dropout.
+    """
+    if not needs_degraded_prompts(recipe):
+        return
+    source, others = recipe.target.source, "forward_noise or data_driven"
+    if recipe.training.caption_dropout:
+        raise UserError(
+            f"training.caption_dropout leaves target.source '{source}' nothing to learn from: without text, prompt and "
+            f"degraded prompt are the same; set it to 0, or choose target.source {others}"
+        )
+    without = sum(row.get("degraded_prompt") is None for row in store.rows)
+    if without:
+        raise UserError(
+            f"{store.folder}: {without} of {len(store)} pairs have no degraded prompt, which target.source '{source}' "
+            f"needs; choose {others}, or import them again with --degraded"
+        )
+
+
+def check_pairs(recipe: Recipe, store: PairStore, family: PipelineFamily) -> None:
     """Refuse pairs that do not belong to this model.
 
     Raises:
-        UserError: another reference made them, or their latents have another number of channels.
+        UserError: another reference made them, another autoencoder encoded them, or their latents have another number
+            of channels.
     """
-    store.check_reference(family.fingerprint())
+    if store.is_imported:
+        store.check_autoencoder(family.part_fingerprints()["vae"])
+    else:
+        store.check_reference(family.fingerprint())
     channels = family.latent_shape()[0]
     if store.latent_shape[0] != channels:
         raise UserError(
