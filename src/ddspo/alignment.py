@@ -82,22 +82,31 @@ def single_process(verb: str) -> None:
         UserError: this is one of several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(f"`ddspo {verb}` runs in one process; use torchrun for `ddspo pairs` and `ddspo train` only")
+        raise UserError(
+            f"`ddspo {verb}` runs in one process; use torchrun for `ddspo degrade`, `pairs` and `train` only"
+        )
 
 
 def degrade_stage(recipe: Recipe, run: Path) -> str:
     """Write degraded.jsonl; what was made, in words."""
     from .prompts.degrade import degrade_prompts
-    from .prompts.sources import read_prompts
+    from .prompts.stream import open_prompts
 
     prompts = recipe.prompts
     cost_path = run / "degraded.cost.json"
     ledger, fresh = Ledger(), not (run / DEGRADED).exists()
-    records = read_prompts(prompts.source, prompts.column, prompts.limit, recipe.seed)
-    summary = degrade_prompts(recipe.degradation, records, run / DEGRADED, recipe.seed)
-    if fresh or not cost_path.exists():
+    records = open_prompts(prompts.source, prompts.column, prompts.limit, recipe.seed)
+    embed = None
+    if recipe.degradation.measures_embeddings:
+        from .families.text_embedding import TextEmbedder
+
+        embed = TextEmbedder(recipe.model)
+    # Pairs hold on to the degraded prompts that they were made from: from then on the file stays as it is.
+    open_end = not (run / PAIRS / SETTINGS).exists()
+    summary = degrade_prompts(recipe.degradation, records, run / DEGRADED, recipe.seed, embed=embed, try_again=open_end)
+    if (fresh or not cost_path.exists()) and int(os.environ.get("RANK", "0")) == 0:
         write_json(cost_path, ledger.as_dict())
-    return f"{summary.variants} degraded prompts of {summary.written} prompts"
+    return summary.text()
 
 
 def pairs_stage(recipe: Recipe, run: Path, degraded: Path | None = None) -> str:

@@ -54,16 +54,29 @@ def align(
 @app.command()
 @plainly
 def degrade(
-    recipe: RecipeArgument, overrides: SetOption = None, output: OutputOption = None, dry_run: DryRunOption = False
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    output: OutputOption = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="only show some prompts with their variants, here and as an HTML page")
+    ] = False,
+    prompts: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="with --preview: how many prompts")] = 20,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """prompts -> degraded.jsonl: make degraded variants of every prompt."""
+    """prompts -> degraded.jsonl: make degraded variants of every prompt. Under torchrun: shared work."""
     settings = read_recipe(recipe, overrides, output)
     if dry_run:
         return print_plan(settings, "degrade")
-    from .alignment import degrade_stage, open_run, single_process
+    if preview:
+        from .prompts.preview import show_preview
 
-    single_process("degrade")
-    print(degrade_stage(settings, open_run(settings)))
+        return print(f"preview: {show_preview(settings, prompts)}")
+    from .alignment import degrade_stage, open_run
+    from .processes import this_process
+
+    said = degrade_stage(settings, open_run(settings))
+    if this_process().is_main:
+        print(said)
 
 
 @app.command()

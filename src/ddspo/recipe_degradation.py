@@ -66,6 +66,13 @@ class Degradation(Section):
     """drop variants nearer to the prompt than this: 1 - (words in common, in order) / (words of the longer)"""
     min_embedding_distance: Annotated[float, Field(ge=0, le=2)] = 0.0
     """drop variants that the text encoder hardly tells from the prompt: 1 - cosine of their embeddings"""
+    measure_embedding_distance: bool = False
+    """record that distance without dropping anything, to choose a threshold; a threshold implies it"""
+
+    @property
+    def measures_embeddings(self) -> bool:
+        """Whether the model's text encoder is needed."""
+        return self.measure_embedding_distance or self.min_embedding_distance > 0
 
     @model_validator(mode="after")
     def _ordered(self) -> Degradation:

@@ -78,3 +78,41 @@ def test_rows_are_those_of_the_stage(tmp_path: Path) -> None:
     degrade_prompts(settings, given, tmp_path / "d.jsonl", seed=4)
     assert preview_rows(settings, given[:3], seed=4) == read_rows(tmp_path / "d.jsonl", limit=3)
     assert len(read_rows(tmp_path / "d.jsonl")) == 7
+
+
+def test_changes_are_marked_without_colors_too() -> None:
+    def printed(colored: bool, **console: object) -> str:
+        file = io.StringIO()
+        Console(file=file, width=120, **console).print(preview_table(ROWS, colored=colored))  # type: ignore[arg-type]
+        return file.getvalue()
+
+    plain = printed(False)
+    assert "a [-red-] {+blue+} car" in plain and "a [-red-] car" in plain
+    styled = printed(True, force_terminal=True, color_system="standard")
+    assert "\x1b[9;31mred\x1b[0m \x1b[1;32mblue\x1b[0m" in styled.replace("\x1b[0m\x1b[1;32m ", "\x1b[0m \x1b[1;32m")
+
+
+def test_the_verb_shows_what_the_stage_will_make(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from ddspo.cli import app
+
+    (tmp_path / "p.txt").write_text("a red cat on a blue mat\ncat\na dog and a bird\n", encoding="utf-8")
+    run = tmp_path / "run"
+    options = [
+        "degrade", "tinyscenes", "--output", str(run), "--set", f"prompts.source={tmp_path / 'p.txt'}",
+        "--set", "degradation.method=rules", "--set", "degradation.kinds=[drop_attribute,drop_object,swap_objects]",
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, [*options, "--preview", "--prompts", "10"])
+    assert result.exit_code == 0, result.output
+    assert not run.exists()
+    page = (tmp_path / "run.degraded.html").read_text(encoding="utf-8")
+    assert "3 prompts" in page and "no rule applies" in page
+    made = CliRunner().invoke(app, options)
+    assert made.exit_code == 0 and "skipped: 1 no rule applies" in made.output
+    for row in read_rows(run / "degraded.jsonl"):
+        for text, _, _ in row.variants:
+            words = "".join(part for mark, part in marked(row.prompt, text) if mark != "gone")
+            assert words.split() == text.split() and row.prompt in page
+    again = CliRunner().invoke(app, [*options, "--preview"])
+    assert again.exit_code == 0 and "2 prompts" in (tmp_path / "run.degraded.html").read_text(encoding="utf-8")

@@ -87,7 +87,7 @@ def degrade_prompts(
     Raises:
         UserError: `output` was made with other settings or prompts (the difference is told), or none got a variant.
     """
-    described = _described(settings, records, seed)
+    described = _described(settings, records, seed, embed)
     process = this_process()
     degrader = DEGRADERS[settings.method](settings, answers_path(output, process.rank))
     quality = QualityFilter(settings.min_text_distance, settings.min_embedding_distance, embed)
@@ -113,7 +113,9 @@ def degrade_prompts(
     return summary
 
 
-def _described(settings: Degradation, records: Collection[PromptRecord], seed: int) -> dict[str, Any]:
+def _described(
+    settings: Degradation, records: Collection[PromptRecord], seed: int, embed: Embed | None
+) -> dict[str, Any]:
     """Everything that decides the result."""
     known = getattr(records, "digest", None)
     if known is None:
@@ -127,6 +129,8 @@ def _described(settings: Degradation, records: Collection[PromptRecord], seed: i
         "seed": seed,
         "prompts": {"count": len(records), "digest": known},
     }
+    if (encoder := getattr(embed, "identity", None)) is not None:
+        described["text_encoder"] = encoder
     told: dict[str, Any] = json.loads(json.dumps(described))
     return told
 

@@ -72,6 +72,8 @@ _MODEL = ("name", "task", "max_new_tokens", "temperature")
 def deciding_settings(settings: Degradation) -> dict[str, Any]:
     """The settings that decide what is made; speed, addresses and patience are not among them, they may change."""
     described = settings.model_dump(mode="json", include={*_ALWAYS, *_OWN[settings.method]})
+    if settings.measures_embeddings:
+        described["measure_embedding_distance"] = True
     if settings.method in ("local_model", "server"):
         described["language_model"] = settings.language_model.model_dump(mode="json", include=set(_MODEL))
     return described

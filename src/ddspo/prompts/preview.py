@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from ..files import read_jsonl, write_text
-from ..recipe import Degradation
+from ..recipe import Degradation, Recipe
 from .degrade import outcomes
 from .methods import DEGRADERS
 from .quality import text_distance
-from .sources import PromptRecord
+from .sources import PromptRecord, read_prompts
 
 Mark = Literal["same", "gone", "new"]
 #: a cell shows this much; text encoders read less
@@ -46,6 +46,28 @@ def preview_rows(settings: Degradation, records: Sequence[PromptRecord], seed: i
         PreviewRow(record.prompt, tuple((v.text, v.kind, v.change) for v in outcome.variants), outcome.skipped)
         for record, outcome in zip(records, made, strict=True)
     ]
+
+
+def show_preview(recipe: Recipe, prompts: int) -> Path:
+    """Print the preview of so many drawn prompts and write it as a page beside the run folder, `RUN.degraded.html`.
+
+    A finished `degraded.jsonl` in the run folder is shown; without one the prompts are degraded now, and nothing else
+    is written. (A language model is then asked for these prompts; its answers are not kept.)
+
+    Returns:
+        the path of the page.
+
+    Raises:
+        UserError: as reading prompts and degrading them.
+    """
+    source, run = recipe.prompts, recipe.output
+    limit = min(prompts, source.limit or prompts)
+    records = read_prompts(source.source, source.column, limit, recipe.seed)
+    finished = run / "degraded.jsonl"
+    rows = read_rows(finished, limit) if finished.is_file() else preview_rows(recipe.degradation, records, recipe.seed)
+    console = Console()
+    console.print(preview_table(rows, colored=console.color_system is not None))
+    return preview_html(rows, run.with_name(f"{run.name}.degraded.html"), f"Degraded prompts of {recipe.name}")
 
 
 def read_rows(degraded: Path, limit: int | None = None) -> list[PreviewRow]:
@@ -111,6 +133,8 @@ def _shown(text: str) -> str:
 
 
 _STYLES: dict[Mark, str] = {"same": "", "gone": "strike red", "new": "bold green"}
+#: where there are no colors, such as in a log file
+_SIGNS: dict[Mark, str] = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
 
 
 def _statistics_table(rows: Sequence[PreviewRow]) -> Table:
@@ -126,10 +150,21 @@ def _statistics_table(rows: Sequence[PreviewRow]) -> Table:
     return table
 
 
-def preview_table(rows: Sequence[PreviewRow]) -> Group:
+def _cell(prompt: str, variant: str, colored: bool) -> Text:
+    """A variant with its differences to the prompt marked."""
+    cell = Text("  ")
+    for mark, part in marked(_shown(prompt), _shown(variant)):
+        words = part.lstrip(" ")
+        cell.append(part[: len(part) - len(words)])
+        cell.append(words if colored else _SIGNS[mark].format(words), _STYLES[mark])
+    return cell
+
+
+def preview_table(rows: Sequence[PreviewRow], *, colored: bool = True) -> Group:
     """Prompts with their variants and statistics per kind, for `rich.console.Console.print`.
 
-    In a variant what is gone is struck out and red, what is new bold and green; the text is never read as markup.
+    In a variant what is gone is struck out and red, what is new bold and green; without colors they stand in [-...-]
+    and {+...+}. The text is never read as markup.
     """
     table = Table(show_lines=True)
     table.add_column("prompt and variants", ratio=4, overflow="fold")
@@ -138,10 +173,7 @@ def preview_table(rows: Sequence[PreviewRow]) -> Group:
     for row in rows:
         table.add_row(Text(_shown(row.prompt), style="bold"), "", Text(_shown(row.skipped or ""), style="yellow"))
         for text, kind, change in row.variants:
-            cell = Text("  ")
-            for mark, part in marked(_shown(row.prompt), _shown(text)):
-                cell.append(part, _STYLES[mark])
-            table.add_row(cell, Text(_shown(kind)), Text(_shown(change)))
+            table.add_row(_cell(row.prompt, text, colored), Text(_shown(kind)), Text(_shown(change)))
     return Group(table, _statistics_table(rows))
 
 

@@ -76,8 +76,7 @@ class QualityFilter:
     def __init__(self, min_text_distance: float, min_embedding_distance: float, embed: Embed | None) -> None:
         if min_embedding_distance > 0 and embed is None:
             raise UserError(
-                "degradation.min_embedding_distance needs the model's text encoder, which this call does not have; "
-                "run the degradation as part of a recipe with a model, or set it to 0"
+                "degradation.min_embedding_distance needs the model's text encoder: pass `embed`, or set it to 0"
             )
         self._min_text, self._min_embedding, self._embed = min_text_distance, min_embedding_distance, embed
 

@@ -39,6 +39,16 @@ class DegradeSummary:
     passing: int = 0
     """of the skipped prompts, those whose reason may pass: the next call tries them again"""
 
+    def text(self) -> str:
+        """One line: what was made, what was left out and why."""
+        line = f"{self.variants} degraded prompts of {self.written} prompts"
+        for what, counts in (("skipped", self.skipped), ("dropped variants", self.dropped)):
+            if counts:
+                line += f"; {what}: " + ", ".join(f"{number} {reason}" for reason, number in counts.items())
+        if self.passing:
+            line += f"; the same command again tries {self.passing} of them once more"
+        return line
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "output": self.output.name}
