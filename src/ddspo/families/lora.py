@@ -1,13 +1,14 @@
-"""LoRA on a denoiser: attach with a stateless start, switch off for the reference, write in diffusers' format."""
+"""LoRA on a denoiser: attach with a stateless start or from a file, switch between adapters, write for diffusers."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,12 @@ from torch import Tensor, nn
 from .. import recipe
 from ..errors import UserError
 from ..rng import torch_generator
+from .lora_files import WEIGHTS_FILE, LoraWeights, lora_file, read_lora
+
+if TYPE_CHECKING:
+    from .pipeline import PipelineFamily
 
 ADAPTER = "policy"
-WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
 
 def attach_lora(denoiser: nn.Module, settings: recipe.Lora, default_targets: tuple[str, ...], seed: int) -> None:
@@ -67,23 +71,27 @@ def _plain_number(value: float) -> float | int:
 
 
 @contextlib.contextmanager
-def adapters_off(module: nn.Module) -> Iterator[None]:
-    """Inside the block the module computes as its base does.
+def active_adapter(module: nn.Module, name: str | None) -> Iterator[None]:
+    """Inside the block the module computes with this adapter alone; None: as its base does.
 
-    peft's switch also flips `requires_grad` of the adapter. Left so, a backward after a reference call would bring zero
-    gradients without a word, so the block puts every flag back.
+    peft's switches also flip `requires_grad` of adapters: of the one that is left and of the one that is taken. Left
+    so, a backward after such a call would bring zero gradients without a word, so the block puts every flag back.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer) and not layer.disable_adapters]
+    layers = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
+    before = [(layer, list(layer.active_adapters), not layer.disable_adapters) for layer in layers]
     flags = [(parameter, parameter.requires_grad) for layer in layers for parameter in layer.parameters()]
     try:
         for layer in layers:
-            layer.enable_adapters(False)
+            if name is not None:
+                layer.set_adapter([name])
+            layer.enable_adapters(name is not None)
         yield
     finally:
-        for layer in layers:
-            layer.enable_adapters(True)
+        for layer, names, enabled in before:
+            layer.set_adapter(names)
+            layer.enable_adapters(enabled)
         for parameter, trainable in flags:
             parameter.requires_grad_(trainable)
 
@@ -117,38 +125,60 @@ def save_lora(denoiser: nn.Module, weights: Mapping[str, Tensor], prefix: str, f
     save_file(named, folder / WEIGHTS_FILE, metadata=metadata)
 
 
-def load_lora(denoiser: Any, folder: Path, prefix: str) -> None:
-    """Attach a saved adapter, not trainable, its strength as it was trained.
+def load_lora(family: PipelineFamily, source: Path, *, name: str = ADAPTER, denoiser: Any = None) -> None:
+    """Attach a saved adapter beside those that are there: active, not trainable, in float32, as strong as trained.
+
+    Args:
+        family: its denoiser gets the adapter.
+        source: a LoRA's file or folder, ours or not.
+        name: what the adapter is called in the network.
+        denoiser: a copy of the family's denoiser that gets it instead.
 
     Raises:
         UserError: the file is missing, damaged, or made for another architecture.
     """
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise UserError(f"{folder} has no {WEIGHTS_FILE}; is it the policy folder of a LoRA run?")
-    expected = _file_size(folder / WEIGHTS_FILE, prefix)
+    network, weights = family.denoiser if denoiser is None else denoiser, read_lora(family, source)
+    file = lora_file(source)
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
-        with torch.random.fork_rng(devices=[]):
-            denoiser.load_lora_adapter(
-                str(folder), prefix=prefix, weight_name=WEIGHTS_FILE, adapter_name=ADAPTER, use_safetensors=True
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are meant
+            network.load_lora_adapter(
+                weights.tensors,
+                prefix=family.denoiser_part,
+                adapter_name=name,
+                network_alphas=weights.alphas,
+                metadata=weights.metadata,
+                low_cpu_mem_usage=True,  # draws no start that would be thrown away
             )
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{folder / WEIGHTS_FILE} does not fit this base model: {first}") from error
-    attached = sum(parameter.numel() for name, parameter in denoiser.named_parameters() if ".lora_" in name)
-    if attached != expected:
+        raise UserError(f"{file} does not fit this base model ({family.name}): {first}") from error
+    _restore_precision(network, weights, family, name, file)
+    network.requires_grad_(False)
+    for parameter in trainable:
+        parameter.requires_grad_(True)
+
+
+def _restore_precision(network: nn.Module, weights: LoraWeights, family: PipelineFamily, name: str, file: Path) -> None:
+    """Put the file's numbers in place again, in float32: peft stores them in the base's precision.
+
+    Raises:
+        UserError: a tensor of the file belongs to no layer.
+    """
+    from diffusers.utils import convert_unet_state_dict_to_peft
+
+    tensors = {key.removeprefix(f"{family.denoiser_part}."): tensor for key, tensor in weights.tensors.items()}
+    if not any("lora_A" in key for key in tensors):
+        tensors = convert_unet_state_dict_to_peft(tensors)
+    parameters = dict(network.named_parameters())
+    attached = 0
+    for key, tensor in tensors.items():
+        parameter = parameters.get(f"{key.removesuffix('.weight')}.{name}.weight")
+        if parameter is not None and parameter.shape == tensor.shape:
+            parameter.data = tensor.to(family.device, torch.float32)
+            attached += 1
+    if attached != len(tensors) or not attached:
         raise UserError(
-            f"{folder / WEIGHTS_FILE} does not fit this base model: {attached} of {expected} numbers attach"
+            f"{file} does not fit this base model ({family.name}): {attached} of {len(tensors)} matrices attach"
         )
-    denoiser.requires_grad_(False)
-
-
-def _file_size(file: Path, prefix: str) -> int:
-    """How many numbers the file holds for this network."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as opened:
-            names = [name for name in opened.keys() if name.startswith(f"{prefix}.")]  # noqa: SIM118
-            return sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
-    except SafetensorError as error:
-        raise UserError(f"{file} is damaged ({error}); save the policy again") from error

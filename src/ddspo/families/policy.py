@@ -88,7 +88,7 @@ def load_policy(
         source["base"], dtype=dtype, device=device, revision=source["revision"], variant=source["variant"]
     )
     _check_base(family, record, folder)
-    load_lora(family.denoiser, folder, family.denoiser_part)
+    load_lora(family, folder)
     return family
 
 

@@ -1,4 +1,4 @@
-"""Policy and reference: two roles behind one call."""
+"""Policy, reference, and the winning and losing models of data-driven targets: roles behind one call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from .. import recipe
 from ..errors import UserError
 from ..tensors import Conditioning
-from .lora import adapters_off, attach_lora
+from .lora import ADAPTER, active_adapter, attach_lora, load_lora
+from .offload import send_home, visiting
 from .pipeline import DTYPES, PipelineFamily
 from .policy import save_full_policy, save_lora_policy
 
@@ -29,6 +30,9 @@ class Roles:
     reference is a frozen copy. Both always compute in the same precision: mixed precision is applied here, to both
     roles alike, and not by the caller to one of them. So at step 0 their predictions are equal, bit for bit with LoRA;
     a copy may differ in the last digit of float32, because matrix kernels on CPUs round by where a matrix lies.
+
+    The winning and losing models are further adapters, frozen, on whatever serves as the reference: one more base in
+    memory for neither.
 
     Build with `Roles.lora` or `Roles.full`.
     """
@@ -46,7 +50,10 @@ class Roles:
         """the network that holds the trained parameters: what a distributed wrapper takes"""
         self._frozen = frozen
         self._wrapped: nn.Module | None = None
+        self._compiled: nn.Module | None = None
+        self._offloaded = False
         self._mixed_precision = mixed_precision
+        self._adapters: frozenset[str] = frozenset()
         self._trained_names = [name for name, parameter in self.trained.named_parameters() if parameter.requires_grad]
 
     @classmethod
@@ -96,33 +103,72 @@ class Roles:
         family.denoiser.requires_grad_(True)
         return cls(family, "full", frozen, precision)
 
+    def add_target_models(self, adapters: Mapping[str, Path]) -> None:
+        """Load the LoRAs behind the roles 'winning' and 'losing'; nothing that is trained changes.
+
+        Args:
+            adapters: role -> file or folder of its LoRA.
+
+        Raises:
+            UserError: a LoRA is missing, damaged, or made for another architecture.
+        """
+        network = self.trained if self._frozen is None else self._frozen
+        for role, source in adapters.items():
+            load_lora(self.family, source, name=role, denoiser=network)
+        if self._frozen is None and adapters:
+            trainable = self.trainable_parameters().values()
+            network.set_adapter(ADAPTER)  # type: ignore[operator]  # loading made the last one active
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+        self._adapters |= adapters.keys()
+
     def set_wrapped(self, module: nn.Module) -> None:
         """Use `module` (what accelerate or torch made of `trained`) for the policy's calls."""
         self._wrapped = module
+
+    def compile(self) -> None:
+        """Compile the calls of all roles; what is trained, counted and saved stays the network itself.
+
+        All roles, so that policy and reference round alike. Call it after `set_wrapped`.
+        """
+        frozen = self.trained if self._frozen is None else self._frozen
+        self._compiled = torch.compile(frozen)  # type: ignore[assignment]
+        same = self._wrapped in (None, frozen)
+        self._wrapped = self._compiled if same else torch.compile(self._wrapped or self.trained)  # type: ignore[assignment, arg-type]
+
+    def offload_reference(self) -> None:
+        """Keep the frozen copy of full fine-tuning in main memory between its calls; with LoRA there is no copy."""
+        if self._frozen is not None:
+            send_home(self._frozen)
+            self._offloaded = True
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass: less memory, about a third more compute, the same numbers."""
         self.trained.enable_gradient_checkpointing()  # type: ignore[operator]
 
     def predict(self, role: Role, x_t: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        """The role's prediction in native space, [B, C, H, W], in x_t's dtype; the reference's carries no gradient.
+        """The role's prediction in native space, [B, C, H, W], in x_t's dtype; only the policy's carries a gradient.
 
-        Calls may come in any order: one of the reference between the policy's forward and backward changes no gradient.
+        Calls may come in any order: one of another role between the policy's forward and backward changes no gradient.
+
+        Raises:
+            UserError: the winning or losing model is asked and there is none.
         """
         with self._precision():
             if role == "policy":
                 network = self.trained if self._wrapped is None else self._wrapped
                 return self.family.predict(x_t, timestep, conditioning, denoiser=network)
-            with torch.no_grad(), self._as_reference() as denoiser:
+            with torch.no_grad(), self._frozen_as(role) as denoiser:
                 return self.family.predict(x_t, timestep, conditioning, denoiser=denoiser)
 
     @contextlib.contextmanager
-    def _as_reference(self) -> Iterator[nn.Module]:
-        if self._frozen is not None:
-            yield self._frozen
-            return
-        with adapters_off(self.trained):
-            yield self.trained
+    def _frozen_as(self, role: Role) -> Iterator[nn.Module]:
+        if role != "reference" and role not in self._adapters:
+            raise UserError(f"there is no {role} model; make it with `ddspo targets`, or give target.{role}")
+        network = self.trained if self._frozen is None else self._frozen
+        here = visiting(network, self.family.device) if self._offloaded else contextlib.nullcontext()
+        with here, active_adapter(network, None if role == "reference" else role):
+            yield network if self._compiled is None else self._compiled
 
     def _precision(self) -> contextlib.AbstractContextManager[None]:
         if self._mixed_precision == "no":
