@@ -37,12 +37,7 @@ class PromptTable:
             chunks = [unique[start : start + batch] for start in range(0, len(unique), batch)]
             self._rows = Conditioning.join([family.encode_prompts(chunk).to("cpu") for chunk in chunks])
             self.truncated = sum(sum(family.truncated(chunk)) for chunk in chunks)
-        if self.truncated:
-            _log.warning(
-                "%d of %d prompts are longer than the text encoder takes; what lies beyond its limit is not seen",
-                self.truncated,
-                len(unique),
-            )
+        warn_of_truncated(self.truncated, len(unique))
 
     @classmethod
     def build(
@@ -69,3 +64,13 @@ class PromptTable:
         if self._rows is None:
             raise KeyError("the table was built without prompts")
         return self._rows.rows(numbers).to(self.device)
+
+
+def warn_of_truncated(truncated: int, prompts: int) -> None:
+    """One line for all prompts of a table, if any is too long."""
+    if truncated:
+        _log.warning(
+            "%d of %d prompts are longer than the text encoder takes; what lies beyond its limit is not seen",
+            truncated,
+            prompts,
+        )

@@ -9,19 +9,21 @@ from typing import Any
 from accelerate import Accelerator
 
 from ..families.pipeline import PipelineFamily
-from ..families.prompt_table import PromptTable
 from ..families.roles import Roles
+from ..families.stored_prompts import StoredPromptTable
 from ..files import append_jsonl
 from ..ledger import Ledger
 from ..pairs.store import PairStore
 from ..recipe import Recipe
 from .checkpoint import Checkpoint, latest_checkpoint, remove_leftovers, save_checkpoint
-from .data import Batches, needs_degraded_prompts, noise_path_on, pairs_used
+from .data import Batches, measures_contrast, needs_degraded_prompts, noise_path_on, pairs_used
 from .metrics import MetricSums, sync_metrics, truncate_metrics
 from .optimizer import MovingAverage, load_optimizer_state, make_optimizer, optimizer_state
 from .preview import draw_preview, is_preview_step, preview_prompts
 from .result import save_result
 from .step import make_step
+from .told import text_folder
+from .watch import Watch
 
 
 class Run:
@@ -43,7 +45,7 @@ class Run:
         self.settings = settings
         self.is_main: bool = accelerator.is_main_process
         self.preview_prompts = preview_prompts(recipe, store)
-        self.table = PromptTable.build(family, self._prompts(), device="cpu")
+        self.table = StoredPromptTable(family, self._prompts(), text_folder(store, output), device="cpu")
         self.roles = (
             Roles.lora(family, settings.lora, recipe.seed, mixed_precision=settings.mixed_precision)
             if settings.parameters == "lora"
@@ -53,6 +55,10 @@ class Run:
             self.roles.enable_gradient_checkpointing()
         self.policy = accelerator.prepare_model(self.roles.trained)
         self.roles.set_wrapped(self.policy)
+        if recipe.model.offload:
+            self.roles.offload_reference()
+        if settings.compile:
+            self.roles.compile()
         self.parameters = self.roles.trainable_parameters()
         self.optimizer = make_optimizer(settings.optimizer, self.parameters)
         self.average = MovingAverage(self.parameters, settings.ema_decay) if settings.ema_decay is not None else None
@@ -67,11 +73,12 @@ class Run:
         )
         self.step = make_step(recipe, self.roles.predict, noise_path_on(family.noise_path, accelerator.device))
         self.ledger = Ledger()
+        self.watch = Watch()
 
     def _prompts(self) -> list[str]:
         rows = [self.store.rows[number] for number in pairs_used(self.recipe, len(self.store))]
         prompts = [row["prompt"] for row in rows] + ([""] if self.settings.caption_dropout else [])
-        if needs_degraded_prompts(self.recipe):
+        if needs_degraded_prompts(self.recipe) or measures_contrast(self.recipe, self.store):
             prompts += [row["degraded_prompt"] for row in rows]
         return prompts + (["", *self.preview_prompts] if self.preview_prompts else [])
 
@@ -88,6 +95,15 @@ class Run:
     def trained_count(self) -> int:
         """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.parameters.values())
+
+    def is_last(self, done: int) -> bool:
+        """Whether no step follows: all are done, or the run has stopped early."""
+        return done == self.settings.max_steps or self.watch.stopped is not None
+
+    def smaller_batches(self) -> dict[str, int]:
+        """{"micro_batch_pairs": n} where memory did not suffice for the recipe's, else {}."""
+        pairs = self.batches.micro_batch_pairs
+        return {"micro_batch_pairs": pairs} if pairs < self.settings.micro_batch_pairs else {}
 
     def metric_sums(self) -> MetricSums:
         """Empty sums for one optimizer step; a backward row costs 2F, and 3F when its forward is run again."""
@@ -108,6 +124,9 @@ class Run:
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
             self.ledger = Ledger(**checkpoint.extra["cost"])
+            fitting = checkpoint.extra.get("micro_batch_pairs", self.settings.micro_batch_pairs)
+            self.batches.micro_batch_pairs = min(fitting, self.settings.micro_batch_pairs)
+            self.watch = Watch(**checkpoint.extra.get("watch", {}))
         done = checkpoint.step if checkpoint is not None else 0
         if self.is_main:
             truncate_metrics(self.metrics_file, done)
@@ -116,14 +135,19 @@ class Run:
 
     def checkpoint(self, done: int) -> None:
         """Every so many steps and after the last, write down all that the next step depends on."""
-        due = done % self.settings.checkpoint_every_steps == 0 or done == self.settings.max_steps
+        due = done % self.settings.checkpoint_every_steps == 0 or self.is_last(done)
         if not (due and self.is_main):
             return
         tensors = {"trained": self.roles.state(), "optimizer": optimizer_state(self.optimizer, self.parameters)}
         if self.average is not None:
             tensors["average"] = self.average.average
         scaler = self.accelerator.scaler
-        extra = {"cost": self.ledger.as_dict(), "scaler": scaler.state_dict() if scaler is not None else None}
+        extra = {
+            "cost": self.ledger.as_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "watch": self.watch.as_dict(),
+            **self.smaller_batches(),
+        }
         sync_metrics(self.metrics_file)
         save_checkpoint(self.checkpoints, Checkpoint(done, tensors, extra), self.settings.keep_checkpoints)
 
@@ -138,7 +162,8 @@ class Run:
     def preview(self, done: int) -> None:
         """Draw pictures when it is time for them and they are not there yet."""
         path = self.output / "previews" / f"step-{done:06d}.png"
-        if not (self.is_main and is_preview_step(self.recipe, done)) or path.exists():
+        due = is_preview_step(self.recipe, done, last=self.is_last(done))
+        if not (self.is_main and due) or path.exists():
             return
         with self.average.in_place() if self.average is not None else contextlib.nullcontext():
             draw_preview(self.recipe, self.family, self.roles.predict, self.preview_prompts, self.table, path)

@@ -8,7 +8,9 @@ margin would reward nothing but distance from the reference, and the recipe is r
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,8 +22,14 @@ from ..tensors import Conditioning
 
 if TYPE_CHECKING:
     from ..families.prompt_table import PromptTable
+    from ..pairs.store import PairStore
 
 Row = dict[str, Any]
+
+
+def text_folder(store: PairStore, output: Path) -> Path:
+    """Where text embeddings lie: with the pairs, for all runs on them; with the run where those are read-only."""
+    return (store.folder if os.access(store.folder, os.W_OK) else output) / "text"
 
 
 def is_dropped(run_seed: int, step: int, position: int, share: float) -> bool:
