@@ -1,0 +1,255 @@
+"""Automatic beta: known signal, known beta; a run that drifts is held and stopped, one that stands still is told so."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ddspo.errors import UserError
+from ddspo.recipe import AutoBeta, Recipe
+from ddspo.targets import TargetRows
+from ddspo.tensors import Conditioning, PreferenceBatch, WinLose
+from ddspo.training import run as run_module
+from ddspo.training.beta import beta_for, choose_beta, noise_scale
+from ddspo.training.checkpoint import save_checkpoint
+from ddspo.training.data import MicroBatch
+from ddspo.training.loop import train
+from ddspo.training.watch import Watch
+from helpers.training_cases import changed, make_case, metrics_of, policy_bytes
+
+AUTO = AutoBeta(strength=6.0, hold_drift=0.5, stop_drift=2.0)
+EMPTY = Conditioning({})
+
+
+def micro(weight: list[float]) -> MicroBatch:
+    x, count = torch.zeros(len(weight), 1, 2, 2), torch.zeros(len(weight))
+    return MicroBatch(PreferenceBatch(WinLose(x, x), x, count, EMPTY, EMPTY), torch.tensor(weight), is_last=False)
+
+
+def rows(win: list[float], lose: list[float]) -> TargetRows:
+    """Reference 0; targets at the given distance from it in every dimension."""
+    side = WinLose(*(torch.tensor(values)[:, None, None, None].expand(-1, 1, 2, 2) for values in (win, lose)))
+    return TargetRows(side, WinLose(torch.zeros_like(side.win), torch.zeros_like(side.lose)), 3 * len(win))
+
+
+def recipe(**auto: Any) -> Recipe:
+    return Recipe.model_validate({"objective": {"beta": "auto", "auto": auto}})
+
+
+def test_beta_is_strength_over_the_weighted_mean_signal_of_both_sides() -> None:
+    batches = [micro([1.0, 1.0]), micro([2.0])]
+    of = {id(batches[0]): rows([0.0, 0.1], [0.3, 0.2]), id(batches[1]): rows([0.0], [0.5])}
+    choice = choose_beta(recipe(strength=6.0), batches, lambda one: of[id(one)], contrast=True)
+    scale = (0.09 + (0.01 + 0.04) + 2 * 0.25) / 4
+    assert choice.scale == pytest.approx(scale)
+    assert choice.value == float(f"{6 / scale:.3g}") == 37.5
+    assert (choice.pairs, choice.network_evaluations, choice.measured) == (3, 9, "contrast")
+    assert "37.5" in choice.reason and "3 pairs" in choice.reason
+
+
+def test_rounding_hides_the_order_of_summation() -> None:
+    assert beta_for(4, 0.0173000001) == beta_for(4, 0.0172999999) == 231.0
+    assert beta_for(4, 1.234e-7) == 32400000.0
+
+
+def test_the_noise_scale_is_the_spread_of_the_margin_under_unrelated_movement() -> None:
+    generator, error, dimensions, pairs = torch.Generator().manual_seed(0), 0.3, 64, 20_000
+    draws = [torch.randn(pairs, dimensions, generator=generator) * math.sqrt(error) for _ in range(4)]
+    u_win, r_win, u_lose, r_lose = draws
+    per_beta = (u_lose * r_lose).mean(1) - (u_win * r_win).mean(1)
+    assert float(per_beta.std()) == pytest.approx(noise_scale(error, dimensions), rel=0.03)
+    one, distance = micro([1.0]), math.sqrt(error)
+    choice = choose_beta(recipe(), [one], lambda _: rows([distance], [distance]), contrast=False)
+    assert choice.scale == pytest.approx(noise_scale(error, 4), rel=1e-5)
+    assert choice.measured == "noise"
+
+
+def test_no_signal_is_refused() -> None:
+    with pytest.raises(UserError, match="degraded prompts"):
+        choose_beta(recipe(), [micro([1.0])], lambda _: rows([0.0], [0.0]), contrast=True)
+
+
+def row(step: int, drift: float, saturation: float = 0.3, **more: float) -> dict[str, Any]:
+    return {"step": step, "win_drift": drift / 2, "lose_drift": drift, "saturation": saturation, **more}
+
+
+def test_beta_rises_with_the_largest_smoothed_drift_and_never_falls() -> None:
+    watch, smoothed, betas = Watch(beta_0=100.0, scale=0.1), 0.0, []
+    for step, drift in enumerate([0.1, 0.1, 0.05, 0.0, 0.0], 1):
+        before = watch.beta(AUTO)
+        added = watch.see(row(step, drift), AUTO, 10)
+        assert added == {"beta": before, "drift_over_scale": pytest.approx(drift / 0.1)}
+        smoothed = 0.8 * smoothed + 0.2 * drift / 0.1
+        assert watch.drift == pytest.approx(smoothed)
+        betas.append(watch.beta(AUTO))
+    peak = 0.8 * (0.8 * 0.2 + 0.2) + 0.1  # of the drift in units of the scale
+    assert peak < 0.5
+    assert betas == [100.0] * 5
+    for step in range(6, 12):
+        watch.see(row(step, 0.15), AUTO, 30)
+        betas.append(watch.beta(AUTO))
+    assert betas[-1] == pytest.approx(100 * watch.drift / 0.5)
+    assert betas[-1] > 150
+    watch.see(row(12, 0.0), AUTO, 30)
+    assert watch.beta(AUTO) == betas[-1]
+    assert betas == sorted(betas)
+
+
+def test_too_much_drift_stops_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    watch = Watch(beta_0=100.0, scale=0.1)
+    told = [watch.see(row(step, 0.3), AUTO, 50) for step in range(1, 6)]
+    stopped = [step for step, added in enumerate(told, 1) if "stopped" in added]
+    assert stopped == [5]  # 3 (1 - 0.8^n) > 2 first at n = 5
+    assert watch.stopped is not None
+    assert told[4]["stopped"] == watch.stopped
+    assert "step 5 of 50" in watch.stopped and "stop_drift" in watch.stopped
+    assert watch.stopped in capsys.readouterr().err
+    endless = Watch(beta_0=100.0, scale=0.1)
+    for step in range(1, 50):
+        endless.see(row(step, 30.0), AutoBeta(stop_drift=None), 50)
+    assert endless.stopped is None
+
+
+def test_state_taken_up_again_decides_alike() -> None:
+    drifts = [0.02 * step for step in range(20)]
+    whole, first = Watch(beta_0=7.0, scale=0.1), Watch(beta_0=7.0, scale=0.1)
+    expected = [whole.see(row(step, drift, 0.02), AUTO, 20) for step, drift in enumerate(drifts, 1)]
+    got = [first.see(row(step, drift, 0.02), AUTO, 20) for step, drift in enumerate(drifts[:9], 1)]
+    second = Watch(**json.loads(json.dumps(first.as_dict())))
+    got += [second.see(row(step, drift, 0.02), AUTO, 20) for step, drift in enumerate(drifts[9:], 10)]
+    assert got == expected
+    assert any("warning" in added for added in expected)
+
+
+@pytest.mark.parametrize(
+    ("drift", "saturation", "more", "words"),
+    [
+        (1e-6, 0.4999, {"contrast": 0.1}, "learning rate"),
+        (0.05, 0.4999, {"contrast": 0.1}, "too small to see it"),
+        (0.9, 0.001, {"contrast": 0.1}, "damages pictures"),
+        (0.001, 0.001, {"contrast": 0.1}, "too large to learn more"),
+        (0.9, 0.001, {}, "not known without a contrast"),
+        (0.05, 0.3, {"contrast": 0.1}, None),
+    ],
+)
+def test_plain_runs_are_warned_once(
+    drift: float, saturation: float, more: dict[str, float], words: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = Watch()
+    added = [watch.see(row(step, drift, saturation, **more), AUTO, 100) for step in range(1, 101)]
+    assert watch.beta(AUTO) is None
+    assert watch.stopped is None
+    warnings = [one["warning"] for one in added if "warning" in one]
+    assert [set(one) for one in added if one] == [{"warning"}] * len(warnings)
+    kinds = [warning for warning in warnings if words is not None and words in warning]
+    assert len(kinds) == (0 if words is None else 1)
+    assert len(warnings) == len(set(watch.told)) == capsys.readouterr().err.count("warning:")
+    if saturation > 0.49:
+        assert warnings[0].startswith("step 50")
+
+
+def test_a_run_without_margin_is_left_in_peace() -> None:
+    watch = Watch()
+    assert [watch.see({"step": step, "loss": 0.1}, AUTO, 20) for step in range(1, 21)] == [{}] * 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("case")
+    make_case(path)
+    return path
+
+
+def automatic(
+    folder: Path, auto: dict[str, Any], source: str = "training_free", **training: Any
+) -> tuple[Recipe, Path]:
+    made, pairs = make_case(folder, **training)
+    return changed(made, objective={"beta": "auto", "auto": auto}, target={"source": source}), pairs
+
+
+def test_the_signal_of_the_first_step_decides(folder: Path, tmp_path: Path) -> None:
+    made, pairs = automatic(folder, {"pairs": 4, "strength": 5.0}, max_steps=2)
+    train(made, pairs, tmp_path / "run")
+    chosen, first = json.loads((tmp_path / "run" / "beta.json").read_text()), metrics_of(tmp_path / "run")[0]
+    assert chosen["scale"] == pytest.approx(first["contrast"], rel=1e-4)  # 4 pairs: those of the first step
+    assert chosen["value"] == beta_for(5.0, chosen["scale"]) == first["beta"]
+    assert first["network_evaluations"] == 4 * 9 + 4 * 3
+    assert (
+        f"beta {chosen['value']:g} at the last step, auto (strength 5)"
+        in (tmp_path / "run" / "policy" / "README.md").read_text()
+    )
+
+    fixed = changed(made, objective={"beta": chosen["value"]})
+    train(fixed, pairs, tmp_path / "fixed")
+    assert policy_bytes(tmp_path / "fixed") == policy_bytes(tmp_path / "run")  # beta reaches the loss
+
+    noise, _ = automatic(folder, {"pairs": 4, "strength": 5.0}, "forward_noise", max_steps=2, micro_batch_pairs=1)
+    train(noise, pairs, tmp_path / "noise")
+    assert json.loads((tmp_path / "noise" / "beta.json").read_text())["value"] == chosen["value"]
+    assert metrics_of(tmp_path / "noise")[0]["network_evaluations"] == 4 * 8 + 4 * 3
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands in for a kill."""
+
+
+@pytest.mark.parametrize("at", [2, 4])
+def test_resumed_equals_unbroken_bit_for_bit_and_measures_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Killed before the first checkpoint, and between checkpoints, with a beta that moves at every step."""
+    made, pairs = automatic(
+        folder, {"pairs": 6, "hold_drift": 1e-3, "stop_drift": None}, max_steps=5, checkpoint_every_steps=2
+    )
+    train(made, pairs, tmp_path / "unbroken")
+
+    def dying(folder: Path, checkpoint: Any, keep: int) -> Path:
+        if checkpoint.step == at:
+            raise Killed
+        return save_checkpoint(folder, checkpoint, keep)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_checkpoint", dying)
+        with pytest.raises(Killed):
+            train(made, pairs, tmp_path / "broken")
+    with monkeypatch.context() as patch:
+        patch.setattr("ddspo.training.beta.choose_beta", lambda *_, **__: pytest.fail("measured again"))
+        train(made, pairs, tmp_path / "broken")
+    assert policy_bytes(tmp_path / "broken") == policy_bytes(tmp_path / "unbroken") != {}
+    rows = metrics_of(tmp_path / "unbroken")
+    assert metrics_of(tmp_path / "broken") == rows
+    betas = [row["beta"] for row in rows]
+    assert betas == sorted(betas) and betas[-1] > 2 * betas[0]
+
+
+def test_a_wrecking_run_is_held_then_stopped_and_is_a_whole_run(folder: Path, tmp_path: Path) -> None:
+    auto, fast = {"strength": 1e-3, "pairs": 4}, {"learning_rate": 0.03}
+    made, pairs = automatic(folder, auto, max_steps=60, optimizer=fast, checkpoint_every_steps=50)
+    summary = train(made, pairs, tmp_path / "run")
+    rows = metrics_of(tmp_path / "run")
+    assert summary.steps == len(rows) < 60
+    assert rows[-1]["beta"] > rows[0]["beta"] == json.loads((tmp_path / "run" / "beta.json").read_text())["value"]
+    assert "stopped early" in rows[-1]["stopped"] and not any("stopped" in row for row in rows[:-1])
+    assert rows[-1]["stopped"] in (tmp_path / "run" / "policy" / "README.md").read_text()
+    weights = policy_bytes(tmp_path / "run")
+    assert train(made, pairs, tmp_path / "run").steps == summary.steps
+
+    for file in (tmp_path / "run" / "policy").rglob("*"):
+        file.unlink()
+    (tmp_path / "run" / "policy").rmdir()  # killed after the last checkpoint, before the policy was written
+    train(made, pairs, tmp_path / "run")
+    assert policy_bytes(tmp_path / "run") == weights
+    assert metrics_of(tmp_path / "run") == rows
+
+
+def test_a_stuck_run_is_told_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, pairs = automatic(folder, {"pairs": 4}, max_steps=4, optimizer={"learning_rate": 1e-9})
+    train(made, pairs, tmp_path / "run")
+    warnings = [row["warning"] for row in metrics_of(tmp_path / "run") if "warning" in row]
+    assert len(warnings) == 1
+    assert "log 2" in warnings[0] and "learning rate" in warnings[0] and warnings[0] in capsys.readouterr().err
