@@ -1,7 +1,7 @@
-"""The whole road from one recipe: degrade, pairs, train, baselines, evaluate, report, each resumable.
+"""The whole road from one recipe: degrade, pairs, targets, train, baselines, evaluate, report, each resumable.
 
     runs/NAME/  recipe.yaml  settings.json  environment.json  costs.json
-                degraded.jsonl  pairs/  policy_run/  baselines/NAME/  scores/  report.html  summary.json
+                degraded.jsonl  pairs/  [targets/NAME/]  policy_run/  baselines/NAME/  scores/  report.html  summary.json
 
 (The module is not called `align`, because `ddspo.align` is the function.)
 """
@@ -21,21 +21,25 @@ from .ledger import FILE_NAME as COST_FILE
 from .ledger import Ledger
 from .recipe import Recipe
 from .recipe_file import baseline_recipe, dump_recipe
+from .target_recipes import SIDES, target_trainings
 
 DEGRADED = "degraded.jsonl"
 PAIRS = "pairs"
+TARGETS = "targets"
 POLICY_RUN = "policy_run"
 BASELINES = "baselines"
 SCORES = "scores"
 SETTINGS = "settings.json"
-_ARTIFACTS = (DEGRADED, PAIRS, POLICY_RUN, BASELINES, SCORES)
+_ARTIFACTS = (DEGRADED, PAIRS, TARGETS, POLICY_RUN, BASELINES, SCORES)
 
 # What may differ when a run is taken up again, as far as the folder is concerned; stages check their own settings.
 _NOT_IDENTITY: dict[str, Any] = {
     "name": True,
     "output": True,
+    "model": {"offload"},
     "baselines": True,
     "evaluation": True,
+    "pairs": {"contrast_draws", "min_contrast"},
     "training": {
         "micro_batch_pairs",
         "gradient_checkpointing",
@@ -117,18 +121,46 @@ def pairs_stage(recipe: Recipe, run: Path, degraded: Path | None = None) -> str:
     if not degraded.is_file():
         raise UserError(f"{degraded} does not exist; make it with `ddspo degrade`, or give --degraded")
     build_pairs(recipe, degraded, run / PAIRS)
+    if recipe.pairs.contrast_draws:
+        from .pairs.contrast import measure_contrast
+
+        measure_contrast(recipe, run / PAIRS)
     return str(run / PAIRS)
+
+
+def targets_stage(recipe: Recipe, run: Path, pairs: Path | None = None) -> str:
+    """Train the winning and losing models of every training that needs them; where they are."""
+    from .training.target_models import train_target_models
+
+    trainings, pairs = target_trainings(recipe), _existing_pairs(run, pairs)
+    if not trainings:
+        raise UserError("no training of this recipe needs winning and losing models (target.source data_driven)")
+    for name in dict.fromkeys(trainings.values()):
+        train_target_models(_recipe_of(recipe, name), pairs, run / TARGETS / name)
+    return ", ".join(str(run / TARGETS / name) for name in dict.fromkeys(trainings.values()))
+
+
+def _recipe_of(recipe: Recipe, training: str | None) -> Recipe:
+    return recipe if training in (None, "policy") else baseline_recipe(recipe, str(training))
+
+
+def _existing_pairs(run: Path, pairs: Path | None) -> Path:
+    pairs = pairs or run / PAIRS
+    if not pairs.is_dir():
+        raise UserError(f"{pairs} does not exist; make it with `ddspo pairs`, or give --pairs")
+    return pairs
 
 
 def train_stage(recipe: Recipe, run: Path, baseline: str | None = None, pairs: Path | None = None) -> str:
     """Train the policy, or one baseline on the same pairs; where the result is."""
     from .training.loop import train
+    from .training.target_models import with_target_models
 
-    pairs = pairs or run / PAIRS
-    if not pairs.is_dir():
-        raise UserError(f"{pairs} does not exist; make it with `ddspo pairs`, or give --pairs")
+    pairs, own = _existing_pairs(run, pairs), _recipe_of(recipe, baseline)
     folder = run / POLICY_RUN if baseline is None else run / BASELINES / baseline
-    train(recipe if baseline is None else baseline_recipe(recipe, baseline), pairs, folder)
+    if models := target_trainings(recipe).get(baseline or "policy"):
+        own = with_target_models(own, run / TARGETS / models)
+    train(own, pairs, folder)
     return str(folder / "policy")
 
 
@@ -179,6 +211,7 @@ def align(recipe: Recipe, *, say: Callable[[str], None] = print) -> Path:
     stages: list[tuple[str, Callable[[], str]]] = [
         ("degrade", lambda: degrade_stage(recipe, run)),
         ("pairs", lambda: pairs_stage(recipe, run)),
+        *([("targets", lambda: targets_stage(recipe, run))] if target_trainings(recipe) else []),
         ("train", lambda: train_stage(recipe, run)),
     ]
     for name in recipe.baselines:
@@ -202,8 +235,11 @@ def total_costs(recipe: Recipe, run: Path) -> dict[str, dict[str, float]]:
     places = {
         "degrade": run / "degraded.cost.json",
         "pairs": run / PAIRS / COST_FILE,
-        "train": run / POLICY_RUN / COST_FILE,
+        "contrast": run / PAIRS / "contrast.cost.json",
     }
+    for name in dict.fromkeys(target_trainings(recipe).values()):
+        places |= {f"{role} model of {name}": run / TARGETS / name / role / COST_FILE for role in SIDES}
+    places["train"] = run / POLICY_RUN / COST_FILE
     places |= {f"baseline {name}": run / BASELINES / name / COST_FILE for name in recipe.baselines}
     places["evaluate"] = run / SCORES / COST_FILE
     costs = {name: read_json(path) for name, path in places.items() if path.is_file()}

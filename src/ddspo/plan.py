@@ -4,7 +4,8 @@ F is one forward of the denoiser on one sample, a backward counts as 2F (`ledger
 
     make a pair              2 pictures · network calls per picture · (2 with guidance, else 1)
     train on a pair once     reference rows + 3 · policy rows (forward and backward; 4 · with gradient checkpointing):
-                             training_free 3 + 3 · 2 = 9, forward_noise 2 + 3 · 2 = 8, denoising 0 + 3 · 1 = 3
+                             training_free 3 + 3 · 2 = 9, forward_noise 2 + 3 · 2 = 8, denoising 0 + 3 · 1 = 3; every
+                             objective and target: `method_facts`, and the table in `training.step`
     evaluate                 pictures · (reference and policies) · network calls per picture · (2 with guidance, else 1)
 """
 
@@ -16,10 +17,11 @@ from pathlib import Path
 
 from .base_facts import BaseFacts, read_base_facts
 from .errors import UserError
+from .method_facts import OBJECTIVES, TARGETS, frozen_rows, policy_rows, trained_target_models
 from .recipe import Recipe, Sampling, Training
 from .recipe_file import baseline_recipe, dump_recipe
+from .target_recipes import target_model_recipe, target_trainings
 
-_REFERENCE_ROWS = {"training_free": 3, "forward_noise": 2, "data_driven": 4}
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _PICTURE_COMPRESSION = 0.7
 """a PNG of a generated picture takes about this share of its raw bytes"""
@@ -97,6 +99,7 @@ def make_plan(recipe: Recipe) -> Plan:
     stages = [
         StagePlan("degrade", f"{_count(prompts)} prompts, up to {recipe.degradation.variants} variants each"),
         _pairs_stage(recipe, facts, pairs),
+        *_targets_stage(recipe, facts),
         _training_stage(recipe, facts, "train"),
     ]
     for name in recipe.baselines:
@@ -141,9 +144,15 @@ def picture_cost(sampling: Sampling, facts: BaseFacts | None) -> int:
 
 def training_cost(recipe: Recipe) -> int:
     """F for one pair, trained on once."""
-    alone = recipe.objective.name == "denoising"
-    reference, policy = (0, 1) if alone else (_REFERENCE_ROWS[recipe.target.source], 2)
-    return reference + policy * (4 if recipe.training.gradient_checkpointing else 3)
+    return frozen_rows(recipe) + policy_rows(recipe) * (4 if recipe.training.gradient_checkpointing else 3)
+
+
+def measuring_cost(recipe: Recipe) -> int:
+    """F for one pair when automatic beta measures it; forward noise is measured with the rows of training_free."""
+    if recipe.objective.beta != "auto":
+        return 0
+    source = recipe.target.source
+    return TARGETS["training_free" if source == "forward_noise" else source].rows
 
 
 def _sampling_text(sampling: Sampling) -> str:
@@ -156,36 +165,64 @@ def _pairs_stage(recipe: Recipe, facts: BaseFacts | None, pairs: int | None) -> 
     return StagePlan(
         "pairs",
         f"{_count(pairs)} pairs, {_sampling_text(sampling)}",
-        None if pairs is None else 2 * pairs * picture_cost(sampling, facts),
+        None if pairs is None else 2 * pairs * (picture_cost(sampling, facts) + recipe.pairs.contrast_draws),
         None if pairs is None or latent is None else 2 * pairs * latent * _BYTES[recipe.model.frozen_dtype],
         facts.parameters * _BYTES[recipe.model.frozen_dtype] if facts else None,
     )
 
 
+def _method(recipe: Recipe) -> str:
+    """'training_free, beta 16000', 'mapo, forward_noise, beta 0.1', 'denoising'."""
+    objective = recipe.objective
+    if OBJECTIVES[objective.name].beta is None:
+        return objective.name
+    name = "" if objective.name == "preference" else f"{objective.name}, "
+    return f"{name}{recipe.target.source}, beta {objective.beta_words}"
+
+
 def _training_stage(recipe: Recipe, facts: BaseFacts | None, name: str) -> StagePlan:
     training = recipe.training
     cost = training_cost(recipe)
-    method = (
-        "denoising"
-        if recipe.objective.name == "denoising"
-        else f"{recipe.target.source}, beta {recipe.objective.beta:g}"
-    )
+    method = _method(recipe)
     work = (
         f"{training.max_steps} steps x {training.global_batch_pairs} pairs x {cost}F, {training.parameters}, {method}"
     )
-    evaluations = training.max_steps * training.global_batch_pairs * cost
+    samples = training.max_steps * training.global_batch_pairs
+    evaluations = samples * cost + measuring_cost(recipe) * min(recipe.objective.auto.pairs, samples)
     if facts is None:
         return StagePlan(name, work, evaluations)
     trained = trained_parameters(training, facts)
     averages = 1 if training.ema_decay is not None else 0
     checkpoint = 4 * trained * (3 + averages)
     frozen = facts.parameters * _BYTES[recipe.model.frozen_dtype]
-    if recipe.objective.name == "denoising" and training.parameters == "full":
+    if not frozen_rows(recipe) and training.parameters == "full":
         frozen = 0
     checkpoints = min(training.keep_checkpoints, math.ceil(training.max_steps / training.checkpoint_every_steps))
     return StagePlan(
         name, work, evaluations, checkpoints * checkpoint + 4 * trained, frozen + 4 * trained * (4 + averages)
     )
+
+
+def _targets_stage(recipe: Recipe, facts: BaseFacts | None) -> list[StagePlan]:
+    """The winning and losing models of all trainings that make them, one model in memory at a time; [] without any."""
+    trainings = list(dict.fromkeys(target_trainings(recipe).values()))
+    models = [
+        _training_stage(target_model_recipe(own, role), facts, "targets")
+        for own in (recipe if name == "policy" else baseline_recipe(recipe, name) for name in trainings)
+        for role in trained_target_models(own)
+    ]
+    if not models:
+        return []
+    works = ", ".join(dict.fromkeys(f"{model.work} on one side" for model in models))
+    return [
+        StagePlan(
+            "targets",
+            f"{len(models)} models: {works}",
+            sum(model.network_evaluations or 0 for model in models),
+            sum(model.disk_bytes or 0 for model in models) if facts else None,
+            max(model.memory_bytes or 0 for model in models) if facts else None,
+        )
+    ]
 
 
 def trained_parameters(training: Training, facts: BaseFacts) -> int:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from .method_facts import unfit
 from .recipe_base import Fraction, Positive, Section
 from .recipe_degradation import Degradation as Degradation
 from .recipe_degradation import LanguageModel as LanguageModel
@@ -71,6 +72,17 @@ class Pairs(Section):
     pairs_per_shard: Positive = 512
     trajectory_states: Annotated[int, Field(ge=0)] = 0
     """states per side kept from the sampling trajectory, for training.timesteps.states 'trajectory'"""
+    contrast_draws: Annotated[int, Field(ge=0)] = 0
+    """measure, with so many draws of timestep and noise per pair (2 network evaluations each), how differently the
+    reference sees prompt and degraded prompt; 0: do not"""
+    min_contrast: Annotated[float, Field(ge=0)] = 0.0
+    """train without pairs of a lower contrast, in squared units of the network's output; needs contrast_draws"""
+
+    @model_validator(mode="after")
+    def _measured(self) -> Pairs:
+        if self.min_contrast > 0 and not self.contrast_draws:
+            raise ValueError("min_contrast needs contrast_draws, such as 4: without them no contrast is measured")
+        return self
 
 
 class Lora(Section):
@@ -182,3 +194,17 @@ class Recipe(Section):
     training: Training = Training()
     baselines: dict[str, Baseline] = {}
     evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Recipe:
+        if mistake := unfit(self):
+            raise ValueError(mistake)
+        return self
+
+    @model_validator(mode="after")
+    def _states_are_stored(self) -> Recipe:
+        if self.training.timesteps.states == "trajectory" and not self.pairs.trajectory_states:
+            raise ValueError(
+                "training.timesteps.states 'trajectory' needs states stored with the pairs; set pairs.trajectory_states"
+            )
+        return self

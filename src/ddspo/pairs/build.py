@@ -25,9 +25,10 @@ from ..processes import Process, local_device, this_process
 from ..progress import announce, progress
 from ..recipe import Recipe
 from ..tensors import WinLose
-from .make import PairMaker
+from .make import Drawn, PairMaker
 from .plan import PlannedPair, fingerprint, plan_pairs, read_degraded
 from .store import FORMAT, Layout, is_whole, write_shard
+from .trajectory import Kept, Trajectory
 
 _INDEX_BYTES_PER_PAIR = 1024
 _POLL_SECONDS = 0.5
@@ -66,13 +67,14 @@ def estimate(recipe: Recipe, family: Family, prompts: int) -> PairsEstimate:
     """
     sampling = recipe.pairs.sampling
     pairs = recipe.pairs.count or prompts
+    latents = 1 + recipe.pairs.trajectory_states
     values = math.prod(family.latent_shape(**_size_px(recipe)))
     scheduler = family.scheduler(sampling.sampler, **_size_px(recipe))
     per_picture = network_evaluations(scheduler, sampling.steps, sampling.guidance_scale)
     return PairsEstimate(
         pairs=pairs,
         network_evaluations=2 * pairs * per_picture,
-        bytes_on_disk=pairs * (2 * values * family.dtype.itemsize + _INDEX_BYTES_PER_PAIR),
+        bytes_on_disk=pairs * (2 * latents * values * family.dtype.itemsize + _INDEX_BYTES_PER_PAIR),
     )
 
 
@@ -94,11 +96,12 @@ def build_pairs(recipe: Recipe, degraded: Path, output: Path, *, family: Family 
     """
     process = this_process()
     prompts = read_degraded(degraded)
-    family = family or _load(recipe)
+    family = family or load_reference(recipe)
     plan = plan_pairs(prompts, recipe.pairs.count, recipe.seed)
     layout = Layout(output, len(plan), recipe.pairs.pairs_per_shard)
     shards = _Shards(layout, plan, family.fingerprint())
-    settings = {**_settings(recipe, family, shards), "degraded_fingerprint": fingerprint(prompts)}
+    maker = PairMaker(family, recipe.pairs, **_size_px(recipe), offload=recipe.model.offload)
+    settings = {**_settings(recipe, family, shards, maker.kept), "degraded_fingerprint": fingerprint(prompts)}
     _claim(output, settings, process)
 
     mine = process.share(layout.shards)
@@ -107,7 +110,6 @@ def build_pairs(recipe: Recipe, degraded: Path, output: Path, *, family: Family 
         sizes = {shard: len(layout.numbers(shard)) for shard in mine}
         to_make = sum(sizes[shard] for shard in missing)
         _announce(estimate(recipe, family, len(prompts)), layout, to_make, process)
-        maker = PairMaker(family, recipe.pairs.sampling, **_size_px(recipe))
         with progress(sum(sizes.values()), "pairs", "pairs", done=sum(sizes.values()) - to_make) as bar:
             for shard in missing:
                 shards.make(shard, maker, bar)
@@ -131,13 +133,16 @@ class _Shards:
         return is_whole(self.layout, shard, [pair.id(self.reference_fingerprint) for pair in self.pairs(shard)])
 
     def make(self, shard: int, maker: PairMaker, bar: Any) -> None:
-        cost, pairs, batches = Ledger(), self.pairs(shard), []
+        cost, pairs = Ledger(), self.pairs(shard)
+        batches: list[Drawn] = []
         for start in range(0, len(pairs), maker.pairs_per_batch):
             batches.append(maker.make(pairs[start : start + maker.pairs_per_batch], cost))
-            bar.update(len(batches[-1].win))
-        x_0 = WinLose(torch.cat([batch.win for batch in batches]), torch.cat([batch.lose for batch in batches]))
+            bar.update(len(batches[-1].x_0.win))
+        x_0 = _joined([batch.x_0 for batch in batches])
+        states = _joined([batch.states for batch in batches if batch.states is not None]) if maker.kept else None
+        trajectory = Trajectory(states.win, states.lose, maker.kept.timesteps) if states and maker.kept else None
         rows = [maker.index_row(pair, self.reference_fingerprint) for pair in pairs]
-        write_shard(self.layout, shard, x_0, rows, cost)
+        write_shard(self.layout, shard, x_0, rows, cost, trajectory)
 
     def wait_for(self, shards: Sequence[int]) -> None:
         """Return when these shards of other processes are there. Files tell: no process group, so no time limit."""
@@ -150,7 +155,8 @@ class _Shards:
                 time.sleep(_POLL_SECONDS)
 
 
-def _load(recipe: Recipe) -> Family:
+def load_reference(recipe: Recipe) -> Family:
+    """The recipe's model, on this process's device."""
     from ..families.load import load_family
 
     model = recipe.model
@@ -163,9 +169,13 @@ def _size_px(recipe: Recipe) -> dict[str, int | None]:
     return {"height_px": recipe.model.height_px, "width_px": recipe.model.width_px}
 
 
-def _settings(recipe: Recipe, family: Family, shards: _Shards) -> dict[str, Any]:
+def _joined(parts: Sequence[WinLose]) -> WinLose:
+    return WinLose(torch.cat([part.win for part in parts]), torch.cat([part.lose for part in parts]))
+
+
+def _settings(recipe: Recipe, family: Family, shards: _Shards, kept: Kept | None) -> dict[str, Any]:
     """Everything but the prompts that decides a bit of the result."""
-    return {
+    settings = {
         "format": FORMAT,
         "count": shards.layout.pairs,
         "pairs_per_shard": shards.layout.pairs_per_shard,
@@ -175,6 +185,9 @@ def _settings(recipe: Recipe, family: Family, shards: _Shards) -> dict[str, Any]
         "latent_shape": list(family.latent_shape(**_size_px(recipe))),
         "sampling": recipe.pairs.sampling.model_dump(mode="json"),
     }
+    if kept is not None:
+        settings["trajectory_states"] = {"calls": kept.calls, "timesteps": kept.timesteps.tolist()}
+    return settings
 
 
 def _claim(folder: Path, settings: dict[str, Any], process: Process) -> None:

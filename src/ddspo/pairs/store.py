@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..files import read_json
 from ..tensors import WinLose
 from .mixed import MIXED_FORMAT, MixedLayout
+from .selection import with_contrast
 from .shards import FORMAT as FORMAT
 from .shards import Layout as Layout
 from .shards import Shard as Shard
@@ -31,7 +32,12 @@ class PairStore:
     Opening checks that every shard is there and in form; reading checks the checksum of each pair that is read.
     The maps are read-only and share no file position, so a forked process may read too.
 
+    Args:
+        folder: made by `ddspo pairs` or `ddspo import`.
+        min_contrast: leave out pairs of a lower measured contrast (see `contrast`); the others are numbered anew.
+
     Attributes:
+        left_out: how many pairs that are.
         rows: one dictionary per pair: id, prompt, degraded_prompt, kind, change, seed, ...
         settings: how the pairs were made.
         latent_shape: (C, H, W); of the first pair, where they differ.
@@ -42,7 +48,7 @@ class PairStore:
         UserError: not a pairs folder, or not complete; names the file and the mend.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, min_contrast: float = 0.0) -> None:
         self.folder = folder
         record = folder / "settings.json"
         if not record.exists():
@@ -50,14 +56,26 @@ class PairStore:
         self.settings: dict[str, Any] = read_json(record)
         self._layout = _layout(folder, self.settings)
         self._shards = [Shard.open(self._layout, number) for number in range(self._layout.shards)]
-        self.rows: list[dict[str, Any]] = [
-            self._shards[shard].rows[row] for shard, row in map(self._layout.place, range(len(self)))
-        ]
+        self.rows: list[dict[str, Any]] = self._all_rows()
+        self.left_out = 0
+        if min_contrast > 0:
+            chosen = with_contrast(self._layout, [row["id"] for row in self.rows], min_contrast)
+            self.left_out = len(self) - chosen.pairs
+            self._layout = chosen
+            self.rows = self._all_rows()
         self.latent_shape: tuple[int, int, int] = self._shards[0].latent_shape
         self.one_shape = all(shard.latent_shape == self.latent_shape for shard in self._shards)
 
         states = self._shards[0].states
         self.state_timesteps: Tensor | None = None if states is None else states.timesteps
+
+    def _all_rows(self) -> list[dict[str, Any]]:
+        return [self._shards[shard].rows[row] for shard, row in map(self._layout.place, range(len(self)))]
+
+    @property
+    def layout(self) -> Layout:
+        """Which files hold which pairs."""
+        return self._layout
 
     def __len__(self) -> int:
         return self._layout.pairs

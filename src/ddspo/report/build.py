@@ -12,14 +12,16 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ..files import write_json, write_text
-from .curves import bucket_charts, curves, legend
+from .curves import bucket_charts, curves, drift_profiles, legend
 from .data import POLICY, REFERENCE, RunData, finite, load_run
+from .degradation import degradation
 from .facts import cost_rows, flat, recipe_facts, set_metric_rows, tiles
 from .forest import ForestRow, failure_bars, forest
-from .health import judge_health
+from .health import Health, judge_health
 from .pairing import OUTCOMES, UNCHANGED, Comparison, choose, compare, one_each
 from .pictures import Picture, embed, inside
 from .summary import summarize
+from .told import own_words
 from .verdict import Unit, categories_of, judge_run, label, unit_of
 
 #: comparisons shown; more would make the page heavy without telling more
@@ -28,7 +30,8 @@ MOST_COMPARISONS = 120
 MOST_PICTURE_BYTES = 6_500_000
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file of this room."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
@@ -92,6 +95,11 @@ def _gallery(data: RunData, unit: Unit) -> dict[str, Any]:
     }
 
 
+def _health(data: RunData) -> Health:
+    rows, limit = data.metrics[POLICY], finite(data.setting("training", "optimizer", "max_gradient_norm"))
+    return judge_health(rows, limit, own_words(rows, data.betas.get(POLICY, {})))
+
+
 def _context(data: RunData) -> dict[str, Any]:
     unit = unit_of(data)
     verdict = judge_run(data, unit)
@@ -113,13 +121,13 @@ def _context(data: RunData) -> dict[str, Any]:
         if failures
         else [],
         "gallery": _gallery(data, unit),
-        "health": judge_health(data.metrics[POLICY], finite(data.setting("training", "optimizer", "max_gradient_norm")))
-        if POLICY in data.metrics
-        else None,
+        "health": _health(data) if POLICY in data.metrics else None,
         "curves": curves(data),
         "buckets": bucket_charts(data),
+        "drift_profiles": drift_profiles(data),
         "legend": legend(data),
         "costs": cost_rows(data),
+        "degradation": degradation(data),
         "recipe": recipe_facts(data),
         "environment": flat(data.environment),
         "notes": [str(note) for note in data.evaluation.get("notes") or []],
@@ -127,15 +135,15 @@ def _context(data: RunData) -> dict[str, Any]:
         "features": data.evaluation.get("features"),
         "has_categories": len(categories_of(data)) > 0,
         "label": label,
-        "style": Markup(_asset("report.css")),
-        "script": Markup(_asset("report.js")),
+        "style": Markup(asset("report.css")),
+        "script": Markup(asset("report.js")),
     }
 
 
 def render(data: RunData) -> str:
     """The page as HTML text."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_asset("template.html.j2")).render(_context(data))
+    return environment.from_string(asset("template.html.j2")).render(_context(data))
 
 
 def build_report(run: Path) -> Path:

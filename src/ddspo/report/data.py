@@ -37,6 +37,8 @@ class RunData:
     scores: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """rows of metrics.jsonl by model name, the policy first"""
+    betas: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """beta.json by model name, of runs with automatic beta"""
     costs: list[StageCost] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
@@ -130,6 +132,7 @@ def _read_costs(data: RunData, baselines: list[str]) -> None:
         ("degrade", data.run / "degraded.cost.json"),
         ("degrade", data.run / "degraded.summary.json"),
         ("pairs", data.run / "pairs" / COST_FILE),
+        ("contrast", data.run / "pairs" / "contrast.cost.json"),
         ("train", data.run / "policy_run" / COST_FILE),
         *((f"baseline {name}", data.run / "baselines" / name / COST_FILE) for name in baselines),
         ("evaluate", data.scores_folder / COST_FILE),
@@ -185,6 +188,8 @@ def load_run(run: Path) -> RunData:
         rows = [row for row in rows if finite(row.get("step")) is not None]
         if rows:
             data.metrics[name] = _last_attempt(rows)
+        if (folder / "beta.json").exists():
+            data.betas[name] = _read_map(folder / "beta.json", data, f"No words on how beta of {name} was chosen")
     data.evaluation = _read_map(data.scores_folder / "evaluation.json", data, "No verdict yet, nothing is evaluated")
     data.scores = _read_rows(data.scores_folder / "scores.jsonl", data, "No pictures to compare")
     _read_costs(data, baselines)

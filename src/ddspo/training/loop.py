@@ -18,8 +18,10 @@ from ..errors import UserError
 from ..families.load import load_family
 from ..families.pipeline import PipelineFamily
 from ..pairs.store import PairStore
-from ..progress import progress
+from ..progress import announce, progress
 from ..recipe import Recipe
+from .beta import settle_beta
+from .fallback import fit_in_memory
 from .guards import check_gradients, check_signal, stop_unless_finite
 from .metrics import MetricSums, read_metrics
 from .optimizer import learning_rate, set_learning_rate
@@ -31,8 +33,8 @@ from .setup import check_disk, check_pairs, check_texts, claim_output, start_acc
 def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily | None = None) -> TrainSummary:
     """Train a policy on stored pairs; the same call again resumes, or returns the finished result.
 
-    `output` receives recipe.yaml, settings.json, environment.json, metrics.jsonl, checkpoints/, previews/, cost.json
-    and, last, policy/ (what diffusers loads).
+    `output` receives recipe.yaml, settings.json, environment.json, metrics.jsonl, checkpoints/, previews/, cost.json,
+    beta.json if beta is automatic and, last, policy/ (what diffusers loads).
 
     Args:
         recipe: model, target, objective and training are read.
@@ -45,7 +47,9 @@ def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily |
             finite; what was made until then stays.
     """
     accelerator = start_accelerator(recipe, output)
-    store = PairStore(pairs)
+    store = PairStore(pairs, min_contrast=recipe.pairs.min_contrast)
+    if store.left_out:
+        announce(f"train: {store.left_out} of {store.left_out + len(store)} pairs left out by pairs.min_contrast")
     check_texts(recipe, store)
     if accelerator.is_main_process:
         claim_output(recipe, store, output)
@@ -71,13 +75,16 @@ def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily |
 
 
 def train_steps(run: Run) -> None:
-    """From the last checkpoint to the last step."""
+    """From the last checkpoint to the last step, which comes sooner where the watch over drift says stop."""
     first = run.resume()
+    settle_beta(run)
     if run.settings.trackers:
         run.accelerator.init_trackers("ddspo", config=tracker_config(run.recipe))
     run.preview(first)
     with progress(run.settings.max_steps, "train", "step", done=first) as bar:
         for step in range(first, run.settings.max_steps):
+            if run.watch.stopped:
+                break
             run.record(train_step(run, step, check=step == first))
             run.checkpoint(step + 1)
             run.preview(step + 1)
@@ -98,7 +105,7 @@ def train_step(run: Run, step: int, *, check: bool = False) -> dict[str, Any]:
     settings, scaler, began = run.settings, run.accelerator.scaler, time.perf_counter()
     rate = learning_rate(settings.optimizer, step, settings.max_steps)
     set_learning_rate(run.optimizer, rate)
-    sums = accumulate_gradients(run, step)
+    sums = fit_in_memory(run, lambda: accumulate_gradients(run, step))
     if check:
         check_gradients(run.parameters)
     if scaler is not None:
@@ -115,10 +122,12 @@ def train_step(run: Run, step: int, *, check: bool = False) -> dict[str, Any]:
     if run.average is not None:
         run.average.update(step)
     run.ledger.add(row.pop("network_evaluations"))
+    row |= run.watch.see(row | {"step": step + 1}, run.recipe.objective.auto, settings.max_steps)
     seconds = time.perf_counter() - began
     return {
         "step": step + 1,
         **row,
+        **run.smaller_batches(),
         "gradient_norm": gradient_norm if math.isfinite(gradient_norm) else None,
         "learning_rate": rate,
         "network_evaluations": run.ledger.network_evaluations,
@@ -133,11 +142,11 @@ def accumulate_gradients(run: Run, step: int) -> MetricSums:
     The loss is summed over pairs and divided once by the size of the global batch, so any cut into micro batches gives
     the same gradient; processes average theirs, in the backward of the last micro batch only.
     """
-    accelerator, sums = run.accelerator, run.metric_sums()
+    accelerator, sums, beta = run.accelerator, run.metric_sums(), run.watch.beta(run.recipe.objective.auto)
     scale = accelerator.num_processes / run.settings.global_batch_pairs
     for micro in run.batches.micro_batches(step):
         with nullcontext() if micro.is_last else accelerator.no_sync(run.policy):
-            outcome = run.step(micro.pairs)
+            outcome = run.step(micro.pairs, beta=beta)
             weighted = outcome.loss * micro.weight
             accelerator.backward(weighted.sum() * scale)
         sums.add(outcome, weighted)

@@ -14,8 +14,9 @@ from accelerate.state import AcceleratorState, GradientState
 from ..environment import describe_environment
 from ..errors import UserError
 from ..files import claim_folder, file_fingerprint, require_free_space, write_json, write_text
+from ..method_facts import needs_degraded_prompts
 from ..recipe import Recipe
-from .data import needs_degraded_prompts
+from .target_models import target_settings
 
 if TYPE_CHECKING:
     from ..families.pipeline import PipelineFamily
@@ -82,12 +83,13 @@ def run_settings(recipe: Recipe, store: PairStore) -> dict[str, Any]:
         training.pop("lora")
     return {
         "seed": recipe.seed,
-        "model": recipe.model.model_dump(mode="json", exclude={"height_px", "width_px"}),
-        "target": recipe.target.model_dump(mode="json"),
+        "model": recipe.model.model_dump(mode="json", exclude={"height_px", "width_px", "offload"}),
+        "target": target_settings(recipe),
         "objective": recipe.objective.model_dump(mode="json"),
         "training": training,
         "pairs": {
             "count": len(store),
+            **({"min_contrast": recipe.pairs.min_contrast} if recipe.pairs.min_contrast else {}),
             "index": file_fingerprint(sorted(store.folder.glob("shard-*.jsonl"))),
         },
     }
@@ -132,9 +134,14 @@ def check_pairs(recipe: Recipe, store: PairStore, family: PipelineFamily) -> Non
     """Refuse pairs that do not belong to this model.
 
     Raises:
-        UserError: another reference made them, another autoencoder encoded them, or their latents have another number
-            of channels.
+        UserError: another reference made them, another autoencoder encoded them, their latents have another number of
+            channels, or they hold no states although the recipe trains on states.
     """
+    if recipe.training.timesteps.states == "trajectory" and store.state_timesteps is None:
+        raise UserError(
+            f"training.timesteps.states is 'trajectory', and {store.folder} holds no states; make pairs with "
+            "pairs.trajectory_states in another folder, or train with states 'forward'"
+        )
     if store.is_imported:
         store.check_autoencoder(family.part_fingerprints()["vae"])
     else:
