@@ -1,7 +1,7 @@
 """The whole road from one recipe: degrade, pairs, targets, train, baselines, evaluate, report, each resumable.
 
     runs/NAME/  recipe.yaml  settings.json  environment.json  costs.json
-                degraded.jsonl  pairs/  [targets/NAME/]  policy_run/  baselines/NAME/  scores/  report.html  summary.json
+                degraded.jsonl  pairs/  targets/NAME/  policy_run/  baselines/NAME/  scores/  report.html  summary.json
 
 (The module is not called `align`, because `ddspo.align` is the function.)
 """

@@ -47,7 +47,7 @@ def demo(overrides: SetOption = None, output: OutputOption = None, dry_run: DryR
 def align(
     recipe: RecipeArgument, overrides: SetOption = None, output: OutputOption = None, dry_run: DryRunOption = False
 ) -> None:
-    """All of it from one recipe: degrade, pairs, train, baselines, evaluate, report."""
+    """All of it from one recipe: degrade, pairs, targets, train, baselines, evaluate, report."""
     _align(read_recipe(recipe, overrides, output), dry_run)
 
 
@@ -97,6 +97,24 @@ def pairs(
     from .alignment import open_run, pairs_stage
 
     print(pairs_stage(settings, open_run(settings), degraded))
+
+
+@app.command()
+@plainly
+def targets(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    output: OutputOption = None,
+    pairs: Annotated[Path | None, typer.Option(metavar="FOLDER", help="default: pairs/ in the run folder")] = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """pairs/ -> targets/: train the winning and losing models of data-driven targets. Under torchrun: shared work."""
+    settings = read_recipe(recipe, overrides, output)
+    if dry_run:
+        return print_plan(settings, "targets")
+    from .alignment import open_run, targets_stage
+
+    print(targets_stage(settings, open_run(settings), pairs))
 
 
 @app.command()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from .method_facts import OBJECTIVES, without_effect
 from .recipe_base import Fraction, Positive, Section
 
 PositiveNumber = Annotated[float, Field(gt=0)]
@@ -35,7 +36,7 @@ class Target(Section):
     guidance_weight: Price = 1.0
     """of 'guidance': reference(c) + weight (reference(c) - reference(c⁻))"""
     winning: Path | None = None
-    """of 'data_driven': a LoRA folder trained elsewhere; None: trained here from `adapters`"""
+    """of 'data_driven': a LoRA trained elsewhere, folder or .safetensors file; None: trained here, see `adapters`"""
     losing: Path | None = None
     adapters: TargetAdapters = TargetAdapters()
 
@@ -44,15 +45,27 @@ class Timesteps(Section):
     """Where on the noise path to train, and how much each place counts; two separate choices."""
 
     states: Literal["forward", "trajectory"] = "forward"
-    """'forward': x_0 and noise; 'trajectory': a state that sampling visited (pairs.trajectory_states)"""
+    """'forward': x_0 and noise; 'trajectory': a state that sampling visited, any of pairs.trajectory_states alike"""
     sampler: Literal["uniform", "logit_normal"] = "uniform"
     low: Fraction = 0.0
     """range as a share of the schedule, 0 = clean"""
     high: Fraction = 1.0
     logit_mean: float = 0.0
     logit_std: PositiveNumber = 1.0
-    weight: Literal["none", "linear"] = "none"
-    """'linear' multiplies a pair's loss by t / (T - 1), as in the published SDXL script"""
+    weight: Literal["none", "linear", "high_noise"] = "none"
+    """'linear' multiplies a pair's loss by t / (T - 1), as in the published SDXL script; 'high_noise' by the share of
+    noise in the variance of x_t (our reading of Rethinking-DPO's timestep-aware training)"""
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Timesteps:
+        fields = ("sampler", "low", "high", "logit_mean", "logit_std")
+        changed = [name for name in fields if getattr(self, name) != type(self).model_fields[name].default]
+        if self.states == "trajectory" and changed:
+            raise ValueError(
+                f"{', '.join(changed)}: no effect with states 'trajectory', whose timesteps are those that sampling "
+                "visited (pairs.sampling); leave out, or use states 'forward'"
+            )
+        return self
 
 
 class MovingReference(Section):
@@ -65,11 +78,16 @@ class MovingReference(Section):
     """share of the way back to the start each time"""
 
 
+AUTO_STRENGTH = {"preference": 4.0, "dmpo": 4.6, "kto": 2.0, "hinge": 1.0, "ipo": 0.5}
+"""strengths at which one whole step along the signal settles a pair, where beta multiplies a margin (docs/beta.md)"""
+
+
 class AutoBeta(Section):
     """`objective.beta: auto`: beta from the size of the signal, then watched (docs/beta.md)."""
 
-    strength: PositiveNumber = 4.0
-    """beta times the measured signal: the margin of a pair for which the policy made the whole step once"""
+    strength: PositiveNumber | None = None
+    """beta times the measured signal: the margin of a pair along whose signal the policy went the whole way once; None:
+    the objective's own, 4 for 'preference'"""
     pairs: Positive = 128
     """pairs that the signal is measured on before the first step; the run's own first ones"""
     hold_drift: PositiveNumber = 1.0
@@ -94,6 +112,17 @@ class Protect(Section):
     trust_region: PositiveNumber | None = None
     """a pair whose losing side gained what a drift of this many times its contrast can give pushes no further"""
 
+    @property
+    def is_on(self) -> bool:
+        """Whether the margin is another than the published one."""
+        return self != type(self)()
+
+
+def _published_beta(data: dict[str, Any]) -> float:
+    """What the objective's paper or release uses; 16000, DDSPO's, where there is no beta."""
+    facts = OBJECTIVES.get(data.get("name", ""), OBJECTIVES["preference"])
+    return 16000.0 if facts.beta is None else facts.beta
+
 
 class Objective(Section):
     """The loss."""
@@ -102,19 +131,65 @@ class Objective(Section):
         "preference", "ipo", "hinge", "dspo", "dmpo", "kto", "mapo", "dppo", "denoising", "guidance_distillation"
     ] = "preference"
     """'preference': -log sigmoid(margin), DDSPO and Diffusion-DPO by target; 'denoising': fine-tuning on the winners"""
-    beta: PositiveNumber | Literal["auto"] = 16000.0
-    """multiplies half the difference of mean squared errors (published for SD 1.x: 16000)"""
+    beta: PositiveNumber | Literal["auto"] = Field(default_factory=_published_beta)
+    """multiplies half the difference of mean squared errors (published for SD 1.x: 16000), but not in 'dspo', 'kto' and
+    'mapo'; left out: the objective's published one"""
     auto: AutoBeta = AutoBeta()
     anchor: Price = 0.0
-    """price of drift from the reference on both sides, in units of beta/2; 0: the published objective"""
+    """price of drift from the reference on both sides, in units of beta/2 where that multiplies errors (not in 'dspo',
+    'mapo', 'denoising' and 'guidance_distillation', where it is 1); 0: the published objective"""
     lose_anchor: Price | None = None
     """the same for the losing side alone; None: as `anchor`"""
     safeguard: Fraction | None = None
-    """mu of the SDPO safeguard; None: off"""
+    """mu of the SDPO safeguard, 1 protects the winning side most (published: 0.9 on SD 1.5, 0.6 on SDXL); None: off"""
+    dspo_reward: Literal["implicit", "contrast"] = "implicit"
+    """whose score the preference has: 'implicit': policy - reference, as published; 'contrast': that of the pair of
+    training_free targets, where the published form has nothing to learn"""
+    dspo_gain: PositiveNumber = 1.0
+    """of dspo_reward 'contrast': times the contrast"""
+    dmpo_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """probability left to the losing side"""
+    kto_win_weight: PositiveNumber = 1.0
+    kto_lose_weight: PositiveNumber = 1.0
+    mapo_slope: PositiveNumber = 0.5
+    """how fast odds fall with the error; the release's snr_value"""
+    mapo_scale: PositiveNumber = 1000.0
+    """times the difference of odds; published: the number of training timesteps"""
+    dppo_conservativeness: Price = 1.0
+    """factor on the losing side's distance; 1: as published"""
+    side: Literal["win", "lose"] = "win"
+    """which pictures 'denoising' learns from"""
     protect: Protect = Protect()
     """of 'preference'"""
     reference: MovingReference | None = None
     """None: the reference stays where it started"""
+
+    @property
+    def strength(self) -> float:
+        """Of automatic beta: as given, else the objective's own."""
+        return self.auto.strength or AUTO_STRENGTH[self.name]
+
+    @property
+    def beta_words(self) -> str:
+        """'200', or 'auto (strength 4)'."""
+        return f"auto (strength {self.strength:g})" if self.beta == "auto" else f"{self.beta:g}"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Objective:
+        if self.beta == "auto" and self.name not in AUTO_STRENGTH:
+            raise ValueError(
+                f"beta 'auto' is not defined for name '{self.name}', where beta does not multiply a margin against the "
+                f"reference; give a number, or use one of {', '.join(AUTO_STRENGTH)}"
+            )
+        if self.protect.is_on and self.name != "preference":
+            raise ValueError(f"protect: no effect with name '{self.name}', it belongs to 'preference'; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> Objective:
+        if mistake := without_effect(self):
+            raise ValueError(mistake)
+        return self
 
     @property
     def anchors(self) -> tuple[float, float]:

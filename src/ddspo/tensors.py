@@ -21,6 +21,10 @@ class WinLose:
         """[2B, ...], winning rows first: one network call for both sides."""
         return torch.cat([self.win, self.lose])
 
+    def swapped(self) -> WinLose:
+        """The sides exchanged."""
+        return WinLose(self.lose, self.win)
+
     @classmethod
     def split(cls, stacked: Tensor) -> Self:
         """Undo `stacked`."""

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ..diffusion.noise_path import NoisePath
 from ..diffusion.timesteps import draw_timesteps, timestep_weight
+from ..errors import UserError
+from ..method_facts import needs_degraded_prompts
 from ..recipe import Recipe
 from ..rng import numpy_generator, torch_generator
 from ..tensors import Conditioning, PreferenceBatch, WinLose
@@ -68,19 +70,21 @@ class Batches:
     ) -> None:
         self.recipe, self.store, self.prompts, self.noise_path, self.device = recipe, store, prompts, noise_path, device
         self.degraded = needs_degraded_prompts(recipe) or measures_contrast(recipe, store)
-        count, micro = recipe.training.global_batch_pairs, recipe.training.micro_batch_pairs
+        count = recipe.training.global_batch_pairs
         self.share = range(rank * count // processes, (rank + 1) * count // processes)
-        self.positions = _cut(self.share, micro)
+        self.micro_batch_pairs = recipe.training.micro_batch_pairs
+        """at most so many pairs per network call; made smaller when memory gives out"""
 
     def micro_batches(self, step: int) -> Iterator[MicroBatch]:
         """This process's part of optimizer step number `step` (0, 1, ...)."""
-        batches = self.positions if self.store.one_shape else self._of_one_shape_each(step)
+        one_shape = self.store.one_shape
+        batches = _cut(self.share, self.micro_batch_pairs) if one_shape else self._of_one_shape_each(step)
         for positions in batches:
             yield self._micro_batch(step, positions, is_last=positions is batches[-1])
 
     def first(self, samples: int) -> Iterator[MicroBatch]:
         """The run's first `samples` samples, all of them on this process: to measure before the first step."""
-        count, micro = self.recipe.training.global_batch_pairs, self.recipe.training.micro_batch_pairs
+        count, micro = self.recipe.training.global_batch_pairs, self.micro_batch_pairs
         for step in range(-(-samples // count)):
             for positions in _cut(range(min(count, samples - step * count)), micro if self.store.one_shape else 1):
                 yield self._micro_batch(step, positions, is_last=False)
@@ -89,8 +93,7 @@ class Batches:
         shapes: dict[tuple[int, int, int], list[int]] = {}
         for position, number in zip(self.share, self._numbers(step, self.share), strict=True):
             shapes.setdefault(self.store.shape_of(number), []).append(position)
-        micro = self.recipe.training.micro_batch_pairs
-        return [positions for shape in sorted(shapes) for positions in _cut(shapes[shape], micro)]
+        return [positions for shape in sorted(shapes) for positions in _cut(shapes[shape], self.micro_batch_pairs)]
 
     def _numbers(self, step: int, positions: Sequence[int]) -> list[int]:
         first = step * self.recipe.training.global_batch_pairs
@@ -99,29 +102,38 @@ class Batches:
     def _micro_batch(self, step: int, positions: Sequence[int], *, is_last: bool) -> MicroBatch:
         seed, numbers = self.recipe.seed, self._numbers(step, positions)
         shape, rows = self.store.shape_of(numbers[0]), [self.store.rows[number] for number in numbers]
-        draws = [draw(seed, step, position, shape) for position in positions]
+        losing = self.recipe.objective.side == "lose"
+        draws = [draw(seed, step, position, shape, second=losing) for position in positions]
         uniforms = torch.stack([uniform for uniform, _ in draws])
-        timestep = draw_timesteps(self.recipe.training.timesteps, self.noise_path, uniforms)
+        timestep, x_t = self._states(numbers, uniforms)
         weight = timestep_weight(self.recipe.training.timesteps, self.noise_path, timestep)
         x_0 = self.store.read(numbers)
+        if losing:  # what learns from one side alone looks at the first
+            x_0, x_t = x_0.swapped(), x_t.swapped() if x_t else None
         prompt, degraded = told(self.recipe, self.prompts, rows, step, positions, degraded=self.degraded)
         pairs = PreferenceBatch(
-            x_0=WinLose(to_device(x_0.win, self.device), to_device(x_0.lose, self.device)),
-            noise=to_device(torch.stack([noise for _, noise in draws]), self.device),
+            x_0=_sides_to_device(x_0, self.device),
+            noise=None if x_t else to_device(torch.stack([noise for _, noise in draws]), self.device),
             timestep=to_device(timestep, self.device),
             prompt=_conditioning_to_device(prompt, self.device),
             degraded_prompt=_conditioning_to_device(degraded, self.device),
+            x_t=_sides_to_device(x_t, self.device) if x_t else None,
         )
         return MicroBatch(pairs, to_device(weight, self.device), is_last)
+
+    def _states(self, numbers: list[int], uniforms: Tensor) -> tuple[Tensor, WinLose | None]:
+        """(timestep [B], stored states or None): a uniform u picks a place on the path, or state floor(u K) of K."""
+        settings, stored = self.recipe.training.timesteps, self.store.state_timesteps
+        if settings.states == "forward":
+            return draw_timesteps(settings, self.noise_path, uniforms), None
+        if stored is None:
+            raise UserError(f"{self.store.folder} holds no trajectory states; make pairs with pairs.trajectory_states")
+        states = (uniforms * len(stored)).long()
+        return stored[states], self.store.read_states(numbers, states.tolist())
 
 
 def _cut(positions: Sequence[int], size: int) -> list[Sequence[int]]:
     return [positions[start : start + size] for start in range(0, len(positions), size)]
-
-
-def needs_degraded_prompts(recipe: Recipe) -> bool:
-    """Whether anything is ever computed from a degraded prompt."""
-    return recipe.objective.name == "preference" and recipe.target.source == "training_free"
 
 
 def measures_contrast(recipe: Recipe, store: PairStore) -> bool:
@@ -131,7 +143,7 @@ def measures_contrast(recipe: Recipe, store: PairStore) -> bool:
     losing pictures. Those were drawn with the degraded prompt, so on average the loss pushes the losing side along
     reference(x_lose, c) - that denoiser, which is about d of the training-free target.
     """
-    if recipe.objective.beta != "auto" or recipe.target.source != "forward_noise":
+    if recipe.objective.beta != "auto" or recipe.target.source != "forward_noise" or store.is_imported:
         return False
     return all(row.get("degraded_prompt") not in (None, "", row["prompt"]) for row in store.rows)
 
@@ -155,10 +167,16 @@ def _epoch_order(run_seed: int, pairs: int, epoch: int) -> np.ndarray[tuple[int]
     return numpy_generator(run_seed, "train", "order", epoch).permutation(pairs)
 
 
-def draw(run_seed: int, step: int, position: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """(uniform in [0, 1) that decides the timestep, normal noise of `shape`) for one place in one global batch."""
+def draw(
+    run_seed: int, step: int, position: int, shape: tuple[int, ...], *, second: bool = False
+) -> tuple[Tensor, Tensor]:
+    """(uniform in [0, 1) that decides the timestep, normal noise of `shape`) for one place in one global batch.
+
+    `second`: the same uniform with another noise, independent of the first.
+    """
     generator = torch_generator(run_seed, "train", step, position)
-    return torch.rand((), generator=generator, dtype=torch.float64), torch.randn(shape, generator=generator)
+    uniform, noise = torch.rand((), generator=generator, dtype=torch.float64), torch.randn(shape, generator=generator)
+    return uniform, torch.randn(shape, generator=generator) if second else noise
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -177,6 +195,10 @@ def noise_path_on(noise_path: NoisePath, device: torch.device) -> NoisePath:
         sigmas=noise_path.sigmas.to(device, dtype),
         timesteps=noise_path.timesteps.to(device),
     )
+
+
+def _sides_to_device(sides: WinLose, device: torch.device) -> WinLose:
+    return WinLose(to_device(sides.win, device), to_device(sides.lose, device))
 
 
 def _conditioning_to_device(conditioning: Conditioning, device: torch.device) -> Conditioning:

@@ -13,15 +13,17 @@ from ..families.roles import Roles
 from ..families.stored_prompts import StoredPromptTable
 from ..files import append_jsonl
 from ..ledger import Ledger
+from ..method_facts import needs_degraded_prompts
 from ..pairs.store import PairStore
 from ..recipe import Recipe
 from .checkpoint import Checkpoint, latest_checkpoint, remove_leftovers, save_checkpoint
-from .data import Batches, measures_contrast, needs_degraded_prompts, noise_path_on, pairs_used
+from .data import Batches, measures_contrast, noise_path_on, pairs_used
 from .metrics import MetricSums, sync_metrics, truncate_metrics
 from .optimizer import MovingAverage, load_optimizer_state, make_optimizer, optimizer_state
 from .preview import draw_preview, is_preview_step, preview_prompts
 from .result import save_result
 from .step import make_step
+from .target_models import target_models
 from .told import text_folder
 from .watch import Watch
 
@@ -51,6 +53,7 @@ class Run:
             if settings.parameters == "lora"
             else Roles.full(family, recipe.model.frozen_dtype, mixed_precision=settings.mixed_precision)
         )
+        self.roles.add_target_models(target_models(recipe))
         if settings.gradient_checkpointing:
             self.roles.enable_gradient_checkpointing()
         self.policy = accelerator.prepare_model(self.roles.trained)
