@@ -2,7 +2,8 @@
 
     shard-00000.jsonl         one row per pair: id, prompt, degraded_prompt, seed, ... and a checksum
     shard-00000.cost.json     what making it cost
-    shard-00000.safetensors   x_0_win and x_0_lose, [N, C, H, W]
+    shard-00000.safetensors   x_0_win and x_0_lose, [N, C, H, W]; if states are kept (see `trajectory`), states_win and
+                              states_lose, [N, K, C, H, W], and state_timesteps, [K]
 
 Every file is written under another name and renamed, the tensors last; so a shard whose tensors are there is whole,
 whenever the writing process was killed. All but the cost file follow from the settings alone, byte for byte.
@@ -27,6 +28,7 @@ from ..errors import UserError
 from ..files import atomic_path, read_json, read_jsonl, write_json, write_jsonl
 from ..ledger import Ledger
 from ..tensors import WinLose
+from .trajectory import CHECKSUMS, StoredStates, Trajectory
 
 FORMAT = 1
 """version of the folder's layout, recorded in its settings"""
@@ -82,13 +84,21 @@ def checksum(row: dict[str, Any], win: Tensor, lose: Tensor) -> str:
     return f"{crc:08x}"
 
 
-def write_shard(layout: Layout, shard: int, x_0: WinLose, rows: Sequence[dict[str, Any]], cost: Ledger) -> None:
+def write_shard(
+    layout: Layout,
+    shard: int,
+    x_0: WinLose,
+    rows: Sequence[dict[str, Any]],
+    cost: Ledger,
+    states: Trajectory | None = None,
+) -> None:
     """Write one shard, whole or not at all; what an interrupted attempt left of it is removed.
 
     Args:
         x_0: latents on the CPU, [N, C, H, W] each, stored exactly in their own precision.
         rows: one per pair, with at least "id", "prompt", "degraded_prompt"; "checksum" is added.
         cost: what making this shard cost.
+        states: what sampling visited, for the same pairs in the same order.
     """
     if not len(rows) == len(x_0.win) == len(x_0.lose) == len(layout.numbers(shard)):
         raise ValueError(
@@ -96,11 +106,14 @@ def write_shard(layout: Layout, shard: int, x_0: WinLose, rows: Sequence[dict[st
         )
     for leftover in layout.folder.glob(f".{layout.tensors(shard).stem}.*.partial"):
         leftover.unlink(missing_ok=True)
+    if states is not None:
+        rows = [{**row, CHECKSUMS: states.checksums(number)} for number, row in enumerate(rows)]
     pairs = zip(rows, x_0.win, x_0.lose, strict=True)
     write_jsonl(layout.index(shard), ({**row, "checksum": checksum(row, win, lose)} for row, win, lose in pairs))
     write_json(layout.cost(shard), cost.as_dict())
     with atomic_path(layout.tensors(shard)) as partial:
-        partial.write_bytes(save({WIN: x_0.win.contiguous(), LOSE: x_0.lose.contiguous()}))
+        tensors = {WIN: x_0.win.contiguous(), LOSE: x_0.lose.contiguous()}
+        partial.write_bytes(save(tensors | (states.tensors() if states is not None else {})))
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,7 @@ class Shard:
     rows: list[dict[str, Any]]
     win: Any  # a safetensors slice: indexing it reads only those bytes
     lose: Any
+    states: StoredStates | None
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -147,7 +161,7 @@ class Shard:
             raise UserError(f"{error}; {_MEND}") from error
         if len(rows) != expected:
             raise UserError(f"{layout.index(shard)} has {len(rows)} rows, expected {expected}; {_MEND}")
-        return cls(path, rows, win, lose)
+        return cls(path, rows, win, lose, StoredStates.open(path, handle, rows))
 
     def read(self, row: int) -> tuple[Tensor, Tensor]:
         """x_0 of both sides of one pair, [C, H, W] each, in their stored precision.

@@ -11,6 +11,10 @@ x_0 + (sigma/alpha) noise) scale their input to the path that the network was tr
 from __future__ import annotations
 
 import copy
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +24,9 @@ from ..diffusion.noise_path import NoisePath
 from ..diffusion.sampler import SamplerStep
 from ..errors import UserError
 
+WIN, LOSE, TIMESTEPS = "states_win", "states_lose", "state_timesteps"
+CHECKSUMS = "states"
+"""of a pair's row in the index: one checksum per state"""
 OFF_PATH = 0.02
 """how far a sampler's alpha and sigma may be from the path's at the same timestep; some samplers round timesteps"""
 
@@ -38,17 +45,27 @@ def kept_calls(calls: int, count: int) -> list[int]:
     return [(2 * number + 1) * calls // (2 * count) for number in range(count)]
 
 
-def kept_timesteps(scheduler: Any, noise_path: NoisePath, steps: int, count: int) -> Tensor:
-    """What the network is fed with the kept states, [count], falling, in the scheduler's number type.
+@dataclass(frozen=True)
+class Kept:
+    """Which network calls' states are kept, rising, and what the network is fed there, [K], as the scheduler has it."""
+
+    calls: list[int]
+    timesteps: Tensor
+
+
+def kept_states(scheduler: Any, noise_path: NoisePath, steps: int, count: int) -> Kept | None:
+    """The `count` states to keep; None for 0.
 
     Raises:
         UserError: too many states, or a sampler whose states do not lie on the model's noise path.
     """
+    if count == 0:
+        return None
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(steps)
     calls = kept_calls(len(scheduler.timesteps), count)
     check_on_path(scheduler, noise_path, calls)
-    return scheduler.timesteps.cpu()[calls].clone()
+    return Kept(calls, scheduler.timesteps.cpu()[calls].clone())
 
 
 def check_on_path(scheduler: Any, noise_path: NoisePath, calls: list[int]) -> None:
@@ -102,3 +119,68 @@ class StateKeeper:
     def stacked(self) -> Tensor:
         """[B, K, C, H, W] on the CPU, in the order in which they were visited."""
         return torch.stack(self._states, dim=1)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """States of N pairs: win and lose [N, K, C, H, W], and what the network was fed with them, timesteps [K]."""
+
+    win: Tensor
+    lose: Tensor
+    timesteps: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As a shard stores them."""
+        return {WIN: self.win.contiguous(), LOSE: self.lose.contiguous(), TIMESTEPS: self.timesteps.contiguous()}
+
+    def checksums(self, row: int) -> list[str]:
+        """Of the states of one pair, in their order: CRC-32 over both sides, 8 hexadecimal digits."""
+        return [_checksum(*sides) for sides in zip(self.win[row], self.lose[row], strict=True)]
+
+
+@dataclass(frozen=True)
+class StoredStates:
+    """The states of a shard, memory-mapped."""
+
+    path: Path
+    rows: Sequence[dict[str, Any]]
+    win: Any  # safetensors slices: indexing reads only those bytes
+    lose: Any
+    timesteps: Tensor
+
+    @classmethod
+    def open(cls, path: Path, handle: Any, rows: Sequence[dict[str, Any]]) -> StoredStates | None:
+        """From an opened shard; None when it holds none.
+
+        Raises:
+            UserError: rows, shapes and timesteps do not fit each other.
+        """
+        if WIN not in handle.keys():  # noqa: SIM118
+            return None
+        states = cls(path, rows, handle.get_slice(WIN), handle.get_slice(LOSE), handle.get_tensor(TIMESTEPS))
+        shapes = states.win.get_shape(), states.lose.get_shape()
+        expected = [len(rows), len(states.timesteps)]
+        if shapes[0] != shapes[1] or shapes[0][:2] != expected:
+            raise UserError(
+                f"{path} holds states of shapes {shapes[0]} and {shapes[1]}, expected {expected}; make it again"
+            )
+        return states
+
+    def read(self, row: int, state: int) -> tuple[Tensor, Tensor]:
+        """State number `state` of both sides of one pair, [C, H, W] each, in their stored precision.
+
+        Raises:
+            UserError: it was altered after it was made.
+        """
+        win, lose = self.win[row, state], self.lose[row, state]
+        if _checksum(win, lose) != self.rows[row][CHECKSUMS][state]:
+            raise UserError(
+                f"{self.path}, row {row}: state {state} was altered after it was made; delete the file, then run the "
+                "same `ddspo pairs` command again"
+            )
+        return win, lose
+
+
+def _checksum(win: Tensor, lose: Tensor) -> str:
+    crc = zlib.crc32(win.contiguous().view(torch.uint8).numpy().data)
+    return f"{zlib.crc32(lose.contiguous().view(torch.uint8).numpy().data, crc):08x}"
