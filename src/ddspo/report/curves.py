@@ -61,6 +61,13 @@ _CURVES: tuple[tuple[str, str, str, bool, tuple[tuple[float, str], ...]], ...] =
         ((1.0, "contrast"), (10.0, "sick")),
     ),
     (
+        "beta",
+        "Beta",
+        "Where it is automatic: set before the first step by the signal, raised where drift exceeds its bound.",
+        False,
+        (),
+    ),
+    (
         "contrast",
         "Contrast",
         "Mean d²: how far apart prompt and degraded prompt are for the reference. Flat; it depends on pairs only.",
@@ -99,7 +106,8 @@ def _value(row: dict[str, Any], key: str) -> float | None:
     if key != "drift_over_contrast":
         return finite(row.get(key))
     win, lose, contrast = (finite(row.get(name)) for name in ("win_drift", "lose_drift", "contrast"))
-    return max(win, lose) / contrast if win is not None and lose is not None and contrast else None
+    known = win is not None and lose is not None and contrast
+    return max(win, lose) / contrast if known else finite(row.get("drift_over_scale"))  # type: ignore[type-var,operator]
 
 
 def _points(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
@@ -127,8 +135,8 @@ def curves(data: RunData) -> list[LineChart]:
     return charts
 
 
-def _bucket(row: dict[str, Any], index: int) -> float | None:
-    buckets = row.get("margin_by_timestep")
+def _bucket(row: dict[str, Any], index: int, key: str = "margin_by_timestep") -> float | None:
+    buckets = row.get(key)
     return finite(buckets[index]) if isinstance(buckets, list) and index < len(buckets) else None
 
 
@@ -162,6 +170,42 @@ def bucket_charts(data: RunData) -> list[LineChart]:
         )
         for index, by_model in enumerate(points)
     ]
+
+
+def drift_profiles(data: RunData) -> list[LineChart]:
+    """Drift over contrast in each tenth of the schedule, last fifth of the run, either side; empty if not recorded."""
+    charts = []
+    for side, title in (("lose", "Losing side"), ("win", "Winning side")):
+        lines = {name: _profile(rows, f"{side}_drift_by_timestep") for name, rows in data.metrics.items()}
+        if series := _series(data, lines):
+            charts.append(
+                LineChart(
+                    f"profile-{side}",
+                    title,
+                    "Drift over contrast against the share of the noise schedule in percent, clean on the left.",
+                    series,
+                    log=True,
+                    guides=((1.0, "contrast"),),
+                    noisy=False,
+                )
+            )
+    return charts
+
+
+def _profile(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    """(middle of the tenth in percent, mean drift / mean contrast there); tenths that were seen."""
+    late, points = rows[-max(1, len(rows) // 5) :], []
+    for index in range(BUCKETS):
+        seen = [
+            (drift, contrast)
+            for row in late
+            if (drift := _bucket(row, index, key)) is not None
+            and (contrast := _bucket(row, index, "contrast_by_timestep")) is not None
+        ]
+        total = sum(contrast for _, contrast in seen)
+        if total > 0:
+            points.append((100 * (index + 0.5) / BUCKETS, sum(drift for drift, _ in seen) / total))
+    return points
 
 
 def legend(data: RunData) -> list[tuple[str, str]]:

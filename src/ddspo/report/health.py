@@ -78,17 +78,24 @@ def _finite_check(rows: Sequence[dict[str, Any]]) -> Check:
     return Check("Numbers", "good", f"All {len(rows)} steps are finite.")
 
 
+def _drift_ratio(rows: Sequence[dict[str, Any]]) -> tuple[float | None, str]:
+    """(larger drift over contrast, 'contrast'); without contrast over the signal that automatic beta measured."""
+    win, lose, contrast = (late_mean(rows, key) for key in ("win_drift", "lose_drift", "contrast"))
+    if win is not None and lose is not None and contrast:
+        return max(win, lose) / contrast, "contrast"
+    return late_mean(rows, "drift_over_scale"), "signal that beta was set by"
+
+
 def _drift_check(rows: Sequence[dict[str, Any]]) -> Check:
     name = "Drift over contrast"
-    win, lose, contrast = (late_mean(rows, key) for key in ("win_drift", "lose_drift", "contrast"))
-    if win is None or lose is None or not contrast or contrast <= 0:
+    ratio, yardstick = _drift_ratio(rows)
+    if ratio is None:
         return Check(
             name,
             "unknown",
             "This run records no contrast (forward-noise targets have none), so drift has no yardstick.",
         )
-    ratio = max(win, lose) / contrast
-    told = f"Drift is {number(ratio, 2)} times the contrast"
+    told = f"Drift is {number(ratio, 2)} times the {yardstick}"
     if ratio > WRECKED:
         return Check(
             name,
@@ -175,9 +182,16 @@ def _clipping_check(rows: Sequence[dict[str, Any]], max_norm: float | None) -> C
     return Check(name, "good", f"{told}.")
 
 
-def judge_health(rows: Sequence[dict[str, Any]], max_gradient_norm: float | None) -> Health:
-    """Look at the main run's metrics; a run without preference metrics is judged on what it has."""
+def judge_health(rows: Sequence[dict[str, Any]], max_gradient_norm: float | None, told: Sequence[Check] = ()) -> Health:
+    """Look at the main run's metrics; a run without preference metrics is judged on what it has.
+
+    Args:
+        rows: of metrics.jsonl.
+        max_gradient_norm: where gradients are clipped.
+        told: what the run said of itself (`told.own_words`).
+    """
     checks = [
+        *told,
         _finite_check(rows),
         _drift_check(rows),
         _sides_check(rows),

@@ -9,6 +9,7 @@ from typing import Any
 from .axes import MISSING, number
 from .data import POLICY, REFERENCE, RunData, finite
 from .forest import ForestRow, Interval
+from .told import early_end
 
 _MINUS = "\N{MINUS SIGN}"
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
@@ -130,7 +131,7 @@ def judge_run(data: RunData, unit: Unit) -> Verdict:
             "unknown",
             "No verdict yet: the policy has not been compared with its base.",
             "What the run holds so far is shown below.",
-            (),
+            early_end(data.metrics.get(POLICY, [])),
         )
     direction = oriented(difference, unit)
     word, tone = {1: ("Better", "gain"), -1: ("Worse", "loss"), 0: ("No clear difference", "even")}[direction]
@@ -190,7 +191,7 @@ def _guidance(data: RunData) -> str:
 
 
 def _caveats(data: RunData, name: str, unit: Unit) -> list[str]:
-    notes = []
+    notes = early_end(data.metrics.get(name, []))
     before, after = (finite(data.models.get(key, {}).get("frechet")) for key in (REFERENCE, name))
     if before and after and after > before * 1.1:
         notes.append(
