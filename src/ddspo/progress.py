@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from multiprocessing import parent_process
 from typing import Any
 
 from tqdm import tqdm
@@ -28,5 +29,5 @@ def progress(total: int, description: str, unit: str, done: int = 0) -> tqdm[Any
         ascii=not interactive,
         dynamic_ncols=interactive,
         ncols=None if interactive else 100,
-        disable=int(os.environ.get("RANK", "0")) > 0,
+        disable=int(os.environ.get("RANK", "0")) > 0 or parent_process() is not None,
     )

@@ -1,0 +1,186 @@
+"""`ddspo compare`: one set of pairs, every method's own best strength, every seed, one page.
+
+    OUTPUT/settings.json  recipe.yaml  matrix.yaml  environment.json  degraded.jsonl  pairs/
+           reference_rows/KEY/                    predictions of the reference, shared by all cells with the same draws
+           training/METHOD-VALUE-seedN/           as any training run
+           validation/MODEL/  heldout/MODEL/      pictures and scores of one model
+           chosen.json  comparison.json  table.md  comparison.html
+
+1. Pairs are made once. 2. Every method tries the values of its sweep with the first seed and is judged on validation
+prompts. 3. The best value, and auto where asked for, is trained with every seed and judged on the base recipe's own
+evaluation prompts. Nothing is remembered but files: the same command resumes, and a matrix may grow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..alignment import PAIRS, degrade_stage, open_run, pairs_stage, single_process
+from ..errors import UserError
+from ..files import write_json, write_text
+from ..overrides import merged
+from ..prompts.sources import read_prompts
+from ..recipe import Recipe
+from .cells import Cell, Value, final_cells, sweep_cells
+from .jobs import Map, Result, Task, work_on, workers
+from .matrix import Matrix, overlaid
+
+VALIDATION, HELDOUT, REFERENCE = "validation", "heldout", "reference"
+CHOSEN, RESULT, TABLE, PAGE = "chosen.json", "comparison.json", "table.md", "comparison.html"
+
+
+@dataclass
+class Comparison:
+    """A matrix with its base, and what is known so far.
+
+    Attributes:
+        matrix, base: from `load_matrix`.
+        pairs: the folder that all cells train on.
+        sweep: cells that were judged on validation prompts, with their results.
+        final: cells that were judged on held-out prompts, with theirs.
+        references: 'validation' and 'heldout' -> the base itself on those prompts.
+        best: method -> the value that validation chose.
+    """
+
+    matrix: Matrix
+    base: Recipe
+    pairs: Path
+    sweep: list[tuple[Cell, Result]] = field(default_factory=list)
+    final: list[tuple[Cell, Result]] = field(default_factory=list)
+    references: dict[str, Result] = field(default_factory=dict)
+    best: dict[str, Value] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Path:
+        """The comparison's folder."""
+        return self.base.output
+
+    def judged_by(self, where: str, method: str | None) -> Recipe:
+        """The recipe that a method's pictures are drawn and scored with; None: the reference."""
+        own = self.matrix.methods[method].evaluation if method is not None else {}
+        changes = merged(self.matrix.validation, own) if where == VALIDATION else own
+        return overlaid(self.base, {"evaluation": changes}, f"{where} of {method or REFERENCE}")
+
+
+def compare(matrix: Matrix, base: Recipe, *, processes: int = 1, say: Callable[[str], None] = print) -> Path:
+    """Run what is missing of a comparison and write its page.
+
+    Args:
+        matrix, base: from `load_matrix`.
+        processes: cells worked on side by side, each in a process of one thread; 1: one after another, here.
+        say: gets one line per finished cell.
+
+    Returns:
+        the path of comparison.html.
+
+    Raises:
+        UserError: bad input, in one line; nothing already made is lost.
+    """
+    from ..report.comparison import build_comparison_page
+    from .summarize import summarize
+    from .tables import markdown
+
+    single_process("compare")
+    comparison = open_comparison(matrix, base)
+    make_pairs(comparison, say)
+    with workers(processes) as run:
+        sweep(comparison, run, say)
+        finals(comparison, run, say)
+    result = summarize(comparison)
+    write_json(comparison.output / RESULT, result)
+    write_text(comparison.output / TABLE, markdown(result))
+    return build_comparison_page(comparison.output)
+
+
+def open_comparison(matrix: Matrix, base: Recipe) -> Comparison:
+    """Claim the folder and check what can be checked before anything runs.
+
+    Raises:
+        UserError: the folder holds something else, a method is not valid, or validation and final prompts overlap.
+    """
+    comparison = Comparison(matrix, base, matrix.pairs or base.output / PAIRS)
+    sweep_cells(matrix, base)
+    final_cells(matrix, base, {})
+    check_prompts(comparison)
+    open_run(base)
+    write_text(base.output / "matrix.yaml", yaml.safe_dump(matrix.model_dump(mode="json"), sort_keys=False, width=120))
+    return comparison
+
+
+def check_prompts(comparison: Comparison) -> None:
+    """Prompts that choose must not be the ones that judge.
+
+    Raises:
+        UserError: some are both.
+    """
+    if "prompts" not in comparison.matrix.validation:
+        return
+    ids = []
+    for where in (VALIDATION, HELDOUT):
+        evaluation = comparison.judged_by(where, None).evaluation
+        records = read_prompts(evaluation.prompts, evaluation.column, evaluation.limit, comparison.base.seed)
+        ids.append({record.id for record in records})
+    if both := len(ids[0] & ids[1]):
+        raise UserError(
+            f"validation.prompts: {both} of {len(ids[0])} prompts are evaluation prompts as well; choose values "
+            "on others than those that judge"
+        )
+
+
+def make_pairs(comparison: Comparison, say: Callable[[str], None]) -> None:
+    """Degraded prompts and pairs, once, with the base recipe's own seed."""
+    if comparison.matrix.pairs is not None:
+        if not comparison.pairs.is_dir():
+            raise UserError(f"{comparison.pairs} does not exist; make it with `ddspo pairs`, or leave `pairs` out")
+        return
+    began = time.monotonic()
+    degrade_stage(comparison.base, comparison.output)
+    say(f"pairs{'':<31}{time.monotonic() - began:8.1f} s  {pairs_stage(comparison.base, comparison.output)}")
+
+
+def sweep(comparison: Comparison, run: Map[Any, Any], say: Callable[[str], None]) -> None:
+    """Every value of every sweep on validation prompts; the best of each by mean score."""
+    cells = sweep_cells(comparison.matrix, comparison.base)
+    if not cells:
+        return
+    reference, results = _judged(comparison, VALIDATION, cells, run, say)
+    comparison.references[VALIDATION], comparison.sweep = reference, results
+    for method in dict.fromkeys(cell.method for cell in cells):
+        tried = [(cell, result) for cell, result in results if cell.method == method and isinstance(cell.value, float)]
+        if not tried:
+            continue
+        sign = 1 if reference.judged.higher_is_better else -1
+        best = max(tried, key=lambda one: sign * float(one[1].judged.scores.mean()))
+        comparison.best[method] = best[0].value
+    write_json(comparison.output / CHOSEN, comparison.best)
+
+
+def finals(comparison: Comparison, run: Map[Any, Any], say: Callable[[str], None]) -> None:
+    """Every method at its best value and at auto, every seed, on held-out prompts."""
+    cells = final_cells(comparison.matrix, comparison.base, comparison.best)
+    comparison.references[HELDOUT], comparison.final = _judged(comparison, HELDOUT, cells, run, say)
+
+
+def _judged(
+    comparison: Comparison, where: str, cells: Iterable[Cell], run: Map[Any, Any], say: Callable[[str], None]
+) -> tuple[Result, list[tuple[Cell, Result]]]:
+    """(the reference, every cell with what was found about it)."""
+    cells = list(cells)
+    tasks = [
+        Task(
+            cell, comparison.judged_by(where, cell.method if cell else None), comparison.pairs, comparison.output, where
+        )
+        for cell in [None, *cells]
+    ]
+    results, began = [], time.monotonic()
+    for number, (task, result) in enumerate(zip(tasks, run(work_on, tasks), strict=True), 1):
+        results.append(result)
+        score = float(result.judged.scores.mean())
+        say(f"[{where} {number}/{len(tasks)}] {task.name:<24} {time.monotonic() - began:8.1f} s  score {score:.4f}")
+    return results[0], list(zip(cells, results[1:], strict=True))
