@@ -22,7 +22,7 @@ from ddspo.families.stable_diffusion_xl import StableDiffusionXL
 from ddspo.ledger import Ledger
 from ddspo.pairs.make import PairMaker
 from ddspo.pairs.plan import PlannedPair
-from ddspo.recipe import Sampling
+from ddspo.recipe import Pairs, Sampling
 from ddspo.tensors import Conditioning
 from helpers.tiny_families import tiny_flux, tiny_sana, tiny_sd3, tiny_sdxl
 
@@ -130,7 +130,8 @@ def test_pictures_and_pairs_of_flux_are_the_pipelines_off_the_base_size(tmp_path
     expected = (theirs("a red cat", slice(0, 2), "np") * 255).round().astype(int)
     assert abs(pictures.astype(int) - expected).max() <= 1
     pairs = [PlannedPair("id", "a red cat", "a blue dog", "swap", "x", seed) for seed in seeds]
-    x_0 = PairMaker(family, sampling, height_px=height, width_px=width).make(pairs, Ledger())
+    maker = PairMaker(family, Pairs(sampling=sampling), height_px=height, width_px=width, offload=True)
+    x_0 = maker.make(pairs, Ledger()).x_0
     for prompt, latents in (("a red cat", x_0.win), ("a blue dog", x_0.lose)):
         expected = unpack(theirs(prompt, slice(0, 2), "latent"), height // 16, width // 16)
         torch.testing.assert_close(latents, expected, rtol=0, atol=1e-4)

@@ -87,6 +87,10 @@ class Family(Protocol):
         """Let go of 'text_encoder', 'vae' or 'denoiser'; it loads again when next used."""
         ...
 
+    def rest(self, part: str) -> None:
+        """Move 'text_encoder', 'vae' or 'denoiser' to main memory until it is next used; nothing changes."""
+        ...
+
     def fingerprint(self) -> str:
         """A digest that identifies the base's weights and configurations, the same on every machine."""
         ...

@@ -64,6 +64,7 @@ class PipelineFamily(abc.ABC):
         self.device = torch.device(device)
         self.source = dict(source or {"base": str(folder.path), "revision": None, "variant": folder.variant})
         self._loaded: dict[str, Any] = {}
+        self._resting: set[str] = set()
         absent = self.optional_text_parts - folder.parts().keys()
         self.text_parts = {
             encoder: tokenizer for encoder, tokenizer in self.text_parts.items() if encoder not in absent
@@ -95,6 +96,9 @@ class PipelineFamily(abc.ABC):
             else:
                 dtype = torch.float32 if name == "vae" else self.dtype
                 self._loaded[name] = self.folder.load_model(name, dtype, self.device)
+        if name in self._resting:
+            self._loaded[name].to(self.device)
+            self._resting.discard(name)
         return self._loaded[name]
 
     def load_denoiser(self, dtype: torch.dtype) -> nn.Module:
@@ -109,15 +113,27 @@ class PipelineFamily(abc.ABC):
 
     def release(self, part: str) -> None:
         """Let go of 'text_encoder' (all of them, and tokenizers), 'vae' or 'denoiser'; it loads again when used."""
-        names = {
+        for name in self._names(part):
+            self._loaded.pop(name, None)
+            self._resting.discard(name)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def rest(self, part: str) -> None:
+        """Move 'text_encoder' (all of them), 'vae' or 'denoiser' to main memory until it is next used, bit for bit."""
+        for name in self._names(part):
+            if isinstance(module := self._loaded.get(name), nn.Module):
+                module.to("cpu")
+                self._resting.add(name)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _names(self, part: str) -> list[str]:
+        return {
             "text_encoder": [*self.text_parts, *self.text_parts.values()],
             "vae": ["vae"],
             "denoiser": [self.denoiser_part],
         }[part]
-        for name in names:
-            self._loaded.pop(name, None)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def part_fingerprints(self) -> dict[str, str]:
         """Digests of denoiser, text encoders, autoencoder and scheduler configuration."""

@@ -133,8 +133,8 @@ class Roles:
         """
         frozen = self.trained if self._frozen is None else self._frozen
         self._compiled = torch.compile(frozen)  # type: ignore[assignment]
-        same = self._wrapped in (None, frozen)
-        self._wrapped = self._compiled if same else torch.compile(self._wrapped or self.trained)  # type: ignore[assignment, arg-type]
+        policy = self.trained if self._wrapped is None else self._wrapped
+        self._wrapped = self._compiled if policy is frozen else torch.compile(policy)  # type: ignore[assignment]
 
     def offload_reference(self) -> None:
         """Keep the frozen copy of full fine-tuning in main memory between its calls; with LoRA there is no copy."""

@@ -102,7 +102,7 @@ def build_pairs(recipe: Recipe, degraded: Path, output: Path, *, family: Family 
     shards = _Shards(layout, plan, family.fingerprint())
     maker = PairMaker(family, recipe.pairs, **_size_px(recipe), offload=recipe.model.offload)
     settings = {**_settings(recipe, family, shards, maker.kept), "degraded_fingerprint": fingerprint(prompts)}
-    _claim(output, settings, process)
+    claim(output, settings, process)
 
     mine = process.share(layout.shards)
     missing = [shard for shard in mine if not shards.is_whole(shard)]
@@ -190,7 +190,7 @@ def _settings(recipe: Recipe, family: Family, shards: _Shards, kept: Kept | None
     return settings
 
 
-def _claim(folder: Path, settings: dict[str, Any], process: Process) -> None:
+def claim(folder: Path, settings: dict[str, Any], process: Process) -> None:
     """The main process claims the folder; the others wait for that, then check that their settings are the same."""
     record = folder / "settings.json"
     if process.is_main:

@@ -38,11 +38,15 @@ class MicroBatch:
         pairs: B pairs with their noise and timestep.
         weight: what each pair's loss is multiplied by, [B].
         is_last: whether the optimizer steps after this one.
+        step: of the optimizer, 0, 1, ...
+        positions: of its pairs in the global batch.
     """
 
     pairs: PreferenceBatch
     weight: Tensor
     is_last: bool
+    step: int
+    positions: Sequence[int]
 
 
 class Batches:
@@ -77,17 +81,20 @@ class Batches:
 
     def micro_batches(self, step: int) -> Iterator[MicroBatch]:
         """This process's part of optimizer step number `step` (0, 1, ...)."""
-        one_shape = self.store.one_shape
-        batches = _cut(self.share, self.micro_batch_pairs) if one_shape else self._of_one_shape_each(step)
+        batches = self.cut(step)
         for positions in batches:
-            yield self._micro_batch(step, positions, is_last=positions is batches[-1])
+            yield self.micro_batch(step, positions, is_last=positions is batches[-1])
+
+    def cut(self, step: int) -> list[Sequence[int]]:
+        """Positions in the global batch of each of this process's micro batches."""
+        return _cut(self.share, self.micro_batch_pairs) if self.store.one_shape else self._of_one_shape_each(step)
 
     def first(self, samples: int) -> Iterator[MicroBatch]:
         """The run's first `samples` samples, all of them on this process: to measure before the first step."""
         count, micro = self.recipe.training.global_batch_pairs, self.micro_batch_pairs
         for step in range(-(-samples // count)):
             for positions in _cut(range(min(count, samples - step * count)), micro if self.store.one_shape else 1):
-                yield self._micro_batch(step, positions, is_last=False)
+                yield self.micro_batch(step, positions, is_last=False)
 
     def _of_one_shape_each(self, step: int) -> list[Sequence[int]]:
         shapes: dict[tuple[int, int, int], list[int]] = {}
@@ -99,7 +106,8 @@ class Batches:
         first = step * self.recipe.training.global_batch_pairs
         return [pair_number(self.recipe.seed, len(self.store), first + position) for position in positions]
 
-    def _micro_batch(self, step: int, positions: Sequence[int], *, is_last: bool) -> MicroBatch:
+    def micro_batch(self, step: int, positions: Sequence[int], *, is_last: bool = False) -> MicroBatch:
+        """The pairs at these places of one global batch, which must be of one latent shape."""
         seed, numbers = self.recipe.seed, self._numbers(step, positions)
         shape, rows = self.store.shape_of(numbers[0]), [self.store.rows[number] for number in numbers]
         losing = self.recipe.objective.side == "lose"
@@ -119,7 +127,7 @@ class Batches:
             degraded_prompt=_conditioning_to_device(degraded, self.device),
             x_t=_sides_to_device(x_t, self.device) if x_t else None,
         )
-        return MicroBatch(pairs, to_device(weight, self.device), is_last)
+        return MicroBatch(pairs, to_device(weight, self.device), is_last, step, positions)
 
     def _states(self, numbers: list[int], uniforms: Tensor) -> tuple[Tensor, WinLose | None]:
         """(timestep [B], stored states or None): a uniform u picks a place on the path, or state floor(u K) of K."""

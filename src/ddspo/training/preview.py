@@ -35,10 +35,10 @@ def preview_prompts(recipe: Recipe, store: PairStore) -> list[str]:
     return list(chosen)
 
 
-def is_preview_step(recipe: Recipe, done: int) -> bool:
+def is_preview_step(recipe: Recipe, done: int, *, last: bool) -> bool:
     """Before the first step, every N steps, and after the last."""
     every = recipe.training.preview_every_steps
-    return every is not None and (done % every == 0 or done == recipe.training.max_steps)
+    return every is not None and (done % every == 0 or last)
 
 
 @torch.no_grad()
@@ -64,8 +64,11 @@ def draw_preview(
         unconditional=table.lookup([""]),
         generator=torch.Generator().manual_seed(recipe.seed),
     )
+    if recipe.model.offload:
+        family.rest("denoiser")
     pictures = torch.cat([family.decode(latent[None]) for latent in x_0])
     family.release("vae")
+    _ = family.denoiser  # back from its rest
     with atomic_path(path) as partial_path:
         _row(pictures).save(partial_path, format="PNG")
 

@@ -1,0 +1,126 @@
+"""Running out of memory: the same step in smaller pieces, and the end where no smaller piece is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ddspo.errors import UserError
+from ddspo.families.pipeline import PipelineFamily
+from ddspo.training.loop import train
+from helpers.training_cases import make_case, metrics_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("case")
+    make_case(path)
+    return path
+
+
+def limit_rows(monkeypatch: pytest.MonkeyPatch, most: int, *, backward: bool = False) -> None:
+    """A device that holds `most` denoiser rows: more, and memory gives out, in the call or in its backward."""
+    plain = {cls: cls.predict for cls in PipelineFamily.__subclasses__()}
+
+    def fail(gradient: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("simulated")
+
+    def limited(self: Any, x_t: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        output = plain[next(cls for cls in plain if isinstance(self, cls))](self, x_t, *args, **kwargs)
+        if len(x_t) > most and not backward:
+            raise torch.OutOfMemoryError("simulated")
+        if len(x_t) > most and output.requires_grad:
+            output.register_hook(fail)
+        return output
+
+    for cls in plain:
+        monkeypatch.setattr(cls, "predict", limited)
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    return load_file(output / "policy" / "pytorch_lora_weights.safetensors")
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_step_that_does_not_fit_is_taken_in_halves(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    backward: bool,
+) -> None:
+    recipe, pairs = make_case(folder, micro_batch_pairs=1)
+    train(recipe, pairs, tmp_path / "small")
+    wide, _ = make_case(folder, micro_batch_pairs=4, checkpoint_every_steps=1)
+    with monkeypatch.context() as patch:
+        limit_rows(patch, 2 if backward else 3, backward=backward)
+        train(wide, pairs, tmp_path / "fallen")
+    told = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
+    assert [line.split("with ")[1].split(" pairs")[0] for line in told] == ["4", "2"]
+    for name, tensor in weights(tmp_path / "small").items():
+        torch.testing.assert_close(weights(tmp_path / "fallen")[name], tensor, rtol=1e-3, atol=1e-6)
+    rows, same = metrics_of(tmp_path / "fallen"), metrics_of(tmp_path / "small")
+    assert [row["micro_batch_pairs"] for row in rows] == [1] * 4
+    assert "micro_batch_pairs" not in same[0]
+    assert [row["network_evaluations"] for row in rows] == [row["network_evaluations"] for row in same]
+
+
+def test_resuming_keeps_the_size_that_fits(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ddspo.training import loop
+
+    recipe, pairs = make_case(folder, micro_batch_pairs=4, checkpoint_every_steps=1)
+    with monkeypatch.context() as patch:
+        limit_rows(patch, 6)
+        train(recipe, pairs, tmp_path / "whole")
+        plain = loop.train_step
+
+        def stopping(run: Any, step: int, **options: Any) -> Any:
+            if step == 2:
+                raise KeyboardInterrupt
+            return plain(run, step, **options)
+
+        patch.setattr(loop, "train_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, pairs, tmp_path / "cut")
+    train(recipe, pairs, tmp_path / "cut")  # the limit is gone, the size stays
+    assert metrics_of(tmp_path / "cut") == metrics_of(tmp_path / "whole")
+    for name, tensor in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "cut")[name], tensor)
+
+
+def test_when_one_pair_does_not_fit_the_mend_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, pairs = make_case(folder, micro_batch_pairs=2)
+    limit_rows(monkeypatch, 1)
+    with pytest.raises(UserError, match="out of memory.*gradient_checkpointing"):
+        train(recipe, pairs, tmp_path / "run")
+
+
+@pytest.mark.parametrize("change", [{"optimizer": {"name": "adafactor", "learning_rate": 1e-3}}])
+def test_adafactor_resumes_bit_for_bit(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    from ddspo.training import loop
+
+    recipe, pairs = make_case(folder, **change)
+    train(recipe, pairs, tmp_path / "whole")
+    plain = loop.train_step
+
+    def stopping(run: Any, step: int, **options: Any) -> Any:
+        if step == 2:
+            raise KeyboardInterrupt
+        return plain(run, step, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, pairs, tmp_path / "cut")
+    train(recipe, pairs, tmp_path / "cut")
+    assert metrics_of(tmp_path / "cut") == metrics_of(tmp_path / "whole")
+    for name, tensor in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "cut")[name], tensor)
