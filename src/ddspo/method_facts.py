@@ -141,8 +141,6 @@ def without_effect(objective: Objective) -> str | None:
         for field in other.fields:
             if owner != name and getattr(objective, field) != fields[field].default:
                 return f"{field} has no effect with name '{name}', it belongs to '{owner}'; leave it out"
-    if objective.beta == "auto" and not (facts.beta_scales_errors and facts.needs_reference):
-        return f"beta 'auto' measures differences of errors from the reference, which '{name}' has not; give a number"
     if objective.safeguard is not None and not facts.pushes:
         return f"safeguard has no effect with name '{name}', which pushes no side away; leave it out"
     if objective.lose_anchor is not None and facts.sides == "win":

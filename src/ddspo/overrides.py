@@ -93,7 +93,8 @@ def describe_validation_error(error: ValidationError, model: type[BaseModel]) ->
 
     Unknown keys come first, because a misspelt key is often the cause of the rest; further mistakes are counted.
     """
-    mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
+    found = [mistake for mistake in error.errors() if mistake["type"] != "default_factory_not_called"]  # a consequence
+    mistakes = sorted(found, key=lambda mistake: mistake["type"] != "extra_forbidden")
     text = _describe(mistakes[0], model)
     return text if len(mistakes) == 1 else f"{text} (and {len(mistakes) - 1} more)"
 

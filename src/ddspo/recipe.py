@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .method_facts import unfit
 from .recipe_base import Fraction, Positive, Section
@@ -30,6 +30,8 @@ class Model(Section):
     """a diffusers folder, a Hugging Face id, or 'tinyscenes' for the embedded one"""
     revision: str | None = None
     variant: str | None = None
+    lora: tuple[Path, ...] = ()
+    """LoRAs (folders or .safetensors files) merged into the base at full strength: reference and policy both start there"""
     frozen_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """precision of everything that is not trained"""
     height_px: Positive | None = None
@@ -38,6 +40,11 @@ class Model(Section):
     offload: bool = False
     """keep in main memory what is idle: text encoders while drawing, the frozen copy of full fine-tuning outside its
     own calls, the denoiser while a picture is decoded. Less device memory, some time for moving"""
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str | Path) else value or ()
 
 
 class Prompts(Section):

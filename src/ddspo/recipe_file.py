@@ -74,6 +74,9 @@ def dump_recipe(recipe: Recipe) -> str:
 def baseline_recipe(recipe: Recipe, name: str) -> Recipe:
     """The whole recipe of one baseline: the main run's, with what the baseline sets laid over it, and no baselines.
 
+    A baseline that names another objective takes over nothing of the main run's: beta, anchors and the like are numbers
+    of that objective, so those that the baseline leaves out are its own objective's published ones.
+
     Raises:
         UserError: the recipe has no such baseline, or the combination is not valid.
     """
@@ -82,6 +85,8 @@ def baseline_recipe(recipe: Recipe, name: str) -> Recipe:
         raise UserError(f"the recipe has no baseline {name!r}; it has: {known}")
     data = recipe.model_dump()
     changes = recipe.baselines[name].model_dump(exclude_unset=True)
+    if (changes.get("objective") or {}).get("name", recipe.objective.name) != recipe.objective.name:
+        data["objective"] = {}  # another objective's numbers mean something else; its own defaults hold
     data = merged(data, {key: value for key, value in changes.items() if value is not None})
     data["baselines"] = {}
     try:

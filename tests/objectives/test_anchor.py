@@ -12,13 +12,20 @@ def test_hand_computed_value() -> None:
     policy = WinLose(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 2.0]]))
     reference = WinLose(torch.zeros(1, 2), torch.zeros(1, 2))
     # errors (1 + 9) / 2 = 5 and (0 + 4) / 2 = 2; 0.5 · (10 / 2) · 7
-    assert drift_anchor(policy, reference, beta=10.0, anchor=0.5).tolist() == [17.5]
+    assert drift_anchor(policy, reference, unit=5.0, anchor=0.5).tolist() == [17.5]
+
+
+def test_each_side_has_its_price() -> None:
+    policy = WinLose(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 2.0]]))
+    reference = WinLose(torch.zeros(1, 2), torch.zeros(1, 2))
+    assert drift_anchor(policy, reference, unit=10.0, anchor=0.0, lose_anchor=0.5).tolist() == [10.0]
+    assert drift_anchor(policy, reference, unit=10.0, anchor=0.5, lose_anchor=0.0).tolist() == [25.0]
 
 
 def test_is_zero_at_the_reference_and_adds_no_gradient_there() -> None:
     reference = WinLose(torch.randn(3, 4), torch.randn(3, 4))
     policy = WinLose(reference.win.clone().requires_grad_(), reference.lose.clone().requires_grad_())
-    value = drift_anchor(policy, reference, beta=100.0, anchor=2.0)
+    value = drift_anchor(policy, reference, unit=50.0, anchor=2.0)
     value.sum().backward()
     assert value.tolist() == [0.0] * 3
     assert not policy.win.grad.any() and not policy.lose.grad.any()
@@ -36,7 +43,7 @@ def test_a_shared_drift_settles_at_d_over_four_anchors(anchor: float) -> None:
     for _ in range(400):
         both = WinLose(u, u)
         loss = preference_loss(both, reference, target, beta=beta).loss
-        loss = loss + drift_anchor(both, reference, beta=beta, anchor=anchor)
+        loss = loss + drift_anchor(both, reference, unit=beta / 2, anchor=anchor)
         (gradient,) = torch.autograd.grad(loss.sum() / beta, u)
         u = (u - 0.5 * gradient).detach().requires_grad_()
     torch.testing.assert_close(u.detach(), d / (4 * anchor), rtol=1e-4, atol=1e-6)
@@ -49,4 +56,4 @@ def test_without_it_a_drift_against_nothing_is_free() -> None:
     reference = WinLose(torch.zeros(1, 2), torch.zeros(1, 2))
     both = WinLose(u, u)
     assert preference_loss(both, reference, WinLose(reference.win, -d), beta=10.0).margin.tolist() == [0.0]
-    assert drift_anchor(both, reference, beta=10.0, anchor=1.0).item() > 0
+    assert drift_anchor(both, reference, unit=5.0, anchor=1.0).item() > 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import get_args
 
 import pytest
@@ -8,9 +9,10 @@ from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DCond
 from torch import Tensor
 
 from ddspo.diffusion.noise_path import NoisePath
+from ddspo.method_facts import TARGETS as FACTS
 from ddspo.objectives.preference import preference_loss
 from ddspo.recipe import Target
-from ddspo.targets import TARGETS, data_driven, forward_noise, training_free
+from ddspo.targets import TARGETS, data_driven, forward_noise, guidance, target_source, training_free
 from ddspo.tensors import Conditioning, PreferenceBatch, Role, RolePredict, WinLose
 
 PAIRS = 3
@@ -187,3 +189,47 @@ def test_sources_share_one_signature(source: str) -> None:
     rows = TARGETS[source](batch, x_t, Recorder(), VP)
     for sides in (rows.target, rows.reference):
         assert sides.win.shape == sides.lose.shape == batch.noise.shape
+
+
+def test_guidance_asks_once_for_four_rows_and_points_from_degraded_prompt_to_prompt() -> None:
+    batch, x_t = make_batch(VP)
+    reference = Recorder()
+    rows = guidance(batch, x_t, reference, VP, weight=2.5)
+    assert reference.roles == ["reference"]
+    assert len(reference.calls[0][0]) == rows.network_evaluations == 4 * PAIRS
+    ask = Recorder()
+    for side in ("win", "lose"):
+        c = ask("reference", getattr(x_t, side), batch.timestep, batch.prompt)
+        degraded = ask("reference", getattr(x_t, side), batch.timestep, batch.degraded_prompt)
+        assert torch.equal(getattr(rows.compared(), side), c)
+        # guidance of scale 1 + weight with the degraded prompt as negative prompt
+        torch.testing.assert_close(getattr(rows.target, side), degraded + 3.5 * (c - degraded))
+
+
+def test_guidance_takes_its_weight_from_the_recipe() -> None:
+    batch, x_t = make_batch(VP)
+    found = target_source(Target(source="guidance", guidance_weight=0.0))(batch, x_t, Recorder(), VP)
+    torch.testing.assert_close(found.target.stacked(), found.compared().stacked())
+    assert target_source(Target(source="forward_noise")) is forward_noise
+
+
+@pytest.mark.parametrize("source", ["training_free", "forward_noise", "data_driven", "guidance"])
+def test_facts_foretell_the_rows_and_bare_targets_are_the_same_targets(source: str) -> None:
+    batch, x_t = make_batch(VP)
+    network, facts = make_network(), FACTS[source]
+    with torch.no_grad():
+        full, bare = (TARGETS[source](batch, x_t, network, VP, reference=asked) for asked in (True, False))
+    assert (full.network_evaluations, bare.network_evaluations) == (facts.rows * PAIRS, facts.bare_rows * PAIRS)
+    torch.testing.assert_close(bare.target.stacked(), full.target.stacked(), rtol=0, atol=1e-6)
+    assert full.compared().win.shape == x_t.win.shape
+    if source != "guidance":
+        with pytest.raises(ValueError, match="without the reference"):
+            bare.compared()
+
+
+def test_only_sources_that_say_so_look_at_degraded_prompts() -> None:
+    batch, x_t = make_batch(VP)
+    other = dataclasses.replace(batch, degraded_prompt=Conditioning({"prompt_embeds": normal(PAIRS, 5, 16, seed=99)}))
+    for source, facts in FACTS.items():
+        one, two = (TARGETS[source](b, x_t, Recorder(), VP).target.stacked() for b in (batch, other))
+        assert torch.equal(one, two) != facts.degraded_prompts, source

@@ -8,7 +8,9 @@ from ..tensors import PreferenceBatch, RolePredict, WinLose
 from .base import TargetRows
 
 
-def forward_noise(batch: PreferenceBatch, x_t: WinLose, predict: RolePredict, noise_path: NoisePath) -> TargetRows:
+def forward_noise(
+    batch: PreferenceBatch, x_t: WinLose, predict: RolePredict, noise_path: NoisePath, *, reference: bool = True
+) -> TargetRows:
     """target_win, target_lose = what x_0 and noise imply in the native prediction space: the noise, the velocity, ...
 
     For epsilon and shared noise both targets are equal; a velocity target differs between the sides, as x_0 does. With
@@ -20,11 +22,14 @@ def forward_noise(batch: PreferenceBatch, x_t: WinLose, predict: RolePredict, no
         x_t: noised latents of both sides, [B, ...].
         predict: calls the network in one of its roles; the reference is asked once, on 2B rows.
         noise_path: says what the network predicts.
+        reference: False: no row at all.
     """
-    reference = predict("reference", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2))
     noise = added_noise(batch, noise_path)
     target = WinLose(
         noise_path.target(batch.x_0.win, noise.win, batch.timestep),
         noise_path.target(batch.x_0.lose, noise.lose, batch.timestep),
     )
-    return TargetRows(target, WinLose.split(reference), network_evaluations=2 * len(batch.timestep))
+    if not reference:
+        return TargetRows(target, None, network_evaluations=0)
+    rows = predict("reference", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2))
+    return TargetRows(target, WinLose.split(rows), network_evaluations=2 * len(batch.timestep))

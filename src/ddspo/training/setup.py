@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 from ..environment import describe_environment
 from ..errors import UserError
+from ..families.lora_files import lora_digest
 from ..files import claim_folder, file_fingerprint, require_free_space, write_json, write_text
 from ..method_facts import needs_degraded_prompts
 from ..recipe import Recipe
@@ -83,7 +84,8 @@ def run_settings(recipe: Recipe, store: PairStore) -> dict[str, Any]:
         training.pop("lora")
     return {
         "seed": recipe.seed,
-        "model": recipe.model.model_dump(mode="json", exclude={"height_px", "width_px", "offload"}),
+        "model": recipe.model.model_dump(mode="json", exclude={"height_px", "width_px", "offload", "lora"})
+        | {"lora": [lora_digest(source) for source in recipe.model.lora]},
         "target": target_settings(recipe),
         "objective": recipe.objective.model_dump(mode="json"),
         "training": training,

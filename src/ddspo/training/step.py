@@ -1,15 +1,23 @@
 """One batch of pairs to per-pair losses and measurements: no optimizer, no device, no process.
 
-Reference rows come first and carry no gradient; then one policy call over the winning and losing rows together. Per
-pair and counted in F (one denoiser forward on one sample; a backward is 2F):
+Frozen rows come first and carry no gradient; then one policy call over the winning and losing rows together. Per pair
+and counted in F (one denoiser forward on one sample; a backward is 2F):
 
-    | what is trained         | reference | policy | backward | together |
-    |-------------------------|-----------|--------|----------|----------|
-    | preference, training_free | 3       | 2      | 4        | 9F       |
-    | preference, forward_noise | 2       | 2      | 4        | 8F       |
-    | denoising on the winners  | 0       | 1      | 2        | 3F       |
+    | objective, target                                | frozen | policy | backward | together |
+    |--------------------------------------------------|--------|--------|----------|----------|
+    | preference, ipo, hinge, dspo, dmpo, kto          |        |        |          |          |
+    |     training_free                                | 3      | 2      | 4        | 9F       |
+    |     forward_noise                                | 2      | 2      | 4        | 8F       |
+    |     data_driven                                  | 4      | 2      | 4        | 10F      |
+    | mapo, dppo: no reference                         |        |        |          |          |
+    |     training_free, data_driven                   | 2      | 2      | 4        | 8F       |
+    |     forward_noise                                | 0      | 2      | 4        | 6F       |
+    | guidance_distillation, guidance                  | 4      | 2      | 4        | 10F      |
+    | denoising on the winners                         | 0      | 1      | 2        | 3F       |
 
-Gradient checkpointing runs the policy's forward once more inside the backward, which is counted as well.
+An anchor asks the reference where the objective does not: mapo and dppo then cost what preference does, denoising 4F.
+Gradient checkpointing runs the policy's forward once more inside the backward, which is counted as well. The facts
+behind the table are in `method_facts`.
 """
 
 from __future__ import annotations
@@ -24,10 +32,14 @@ from .. import recipe
 from ..diffusion.noise_path import NoisePath
 from ..diffusion.states import added_noise, states
 from ..errors import UserError
+from ..method_facts import OBJECTIVES as FACTS
+from ..method_facts import TARGETS as TARGET_FACTS
+from ..method_facts import asks_reference, target_of
 from ..objectives import OBJECTIVES
 from ..objectives.anchor import drift_anchor
 from ..objectives.errors import squared_error
-from ..targets import TARGETS, TargetRows
+from ..objectives.safeguard import safeguard
+from ..targets import TargetRows, TargetSource, target_source
 from ..tensors import PreferenceBatch, RolePredict, WinLose
 
 
@@ -40,9 +52,10 @@ class StepOutcome:
         timestep: what the network was fed.
         forward_rows: denoiser rows evaluated, policy and reference.
         backward_rows: denoiser rows that a backward through `loss` visits.
-        margin: how clearly policy prefers the winning side, as the loss sees it; None for denoising.
-        win_drift, lose_drift: mean |policy - reference|² over latent dimensions; None for denoising.
-        contrast: mean d² with d = reference(x_lose, c) - reference(x_lose, c⁻); None without degraded prompts.
+        margin: how clearly policy prefers the winning side, as the loss sees it; None where nothing is compared.
+        win_drift, lose_drift: mean |policy - reference|² over latent dimensions; None where the reference is not asked.
+        contrast: mean |reference - target|² over latent dimensions, both sides added: what there is to learn. With
+            training_free targets that is d², d = reference(x_lose, c) - reference(x_lose, c⁻). None where it is noise.
     """
 
     loss: Tensor
@@ -73,8 +86,17 @@ def make_step(recipe: recipe.Recipe, predict: RolePredict, noise_path: NoisePath
         predict: calls the network in one of its roles.
         noise_path: how x_0 and noise make x_t; tables on the device of the batches save a transfer per call.
     """
+    source, settings = target_of(recipe), recipe.objective
+    if FACTS[settings.name].sides == "win":
+        return partial(winning_step, predict=predict, noise_path=noise_path, settings=settings)
     return partial(
-        pair_step, predict=predict, noise_path=noise_path, settings=recipe.objective, target=recipe.target.source
+        pair_step,
+        predict=predict,
+        noise_path=noise_path,
+        settings=settings,
+        target=target_source(recipe.target),
+        contrastive=TARGET_FACTS[source].contrastive,
+        reference_is_target=source == "training_free",
     )
 
 
@@ -84,7 +106,9 @@ def pair_step(
     predict: RolePredict,
     noise_path: NoisePath,
     settings: recipe.Objective,
-    target: str,
+    target: TargetSource,
+    contrastive: bool,
+    reference_is_target: bool = False,
     beta: float | None = None,
     rows: TargetRows | None = None,
 ) -> StepOutcome:
@@ -95,35 +119,71 @@ def pair_step(
         predict: calls the network in one of its roles.
         noise_path: how x_0 and noise make x_t, and what the network predicts.
         settings: the objective and its options.
-        target: a key of `ddspo.targets.TARGETS`.
+        target: one of `ddspo.targets.TARGETS`, with its settings.
+        contrastive: whether reference - target is a signal rather than noise.
+        reference_is_target: whether the winning target is the reference's own prediction; the safeguard asks.
         beta: in place of `settings.beta`.
         rows: targets and reference predictions of this batch, computed before; None: computed here.
 
     Raises:
         UserError: the recipe says `beta: auto` and no beta was given.
     """
-    objective, count, x_t = OBJECTIVES[settings.name], len(batch.timestep), states(batch, noise_path)
-    beta, spent = beta_in_use(settings, beta), 0
-    if objective.sides == "win":
-        return _winning_side_alone(batch, x_t.win, predict, noise_path, settings, beta)
+    beta, count, spent = beta_in_use(settings, beta), len(batch.timestep), 0
+    x_t = states(batch, noise_path)
     if rows is None:
-        rows = TARGETS[target](batch, x_t, predict, noise_path)
+        rows = target(batch, x_t, predict, noise_path, reference=asks_reference(settings))
         spent = rows.network_evaluations
-    policy = WinLose.split(predict("policy", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2)))
-    result = objective.loss(policy, rows.reference, rows.target, settings, beta)
-    loss = result.loss
-    if settings.anchor:
-        loss = loss + drift_anchor(policy, rows.reference, beta=beta, anchor=settings.anchor)
-    measured, contrastive = WinLose(policy.win.detach(), policy.lose.detach()), target == "training_free"
+    reference, policy = (
+        rows.reference,
+        WinLose.split(predict("policy", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2))),
+    )
+    guarded = policy
+    if settings.safeguard is not None:
+        free = rows.compared().lose - rows.target.lose if reference_is_target else None
+        guarded = safeguard(policy, rows.target, mu=settings.safeguard, free=free)
+    result = OBJECTIVES[settings.name].loss(guarded, reference, rows.target, settings, beta)
     return StepOutcome(
-        loss=loss,
+        loss=result.loss + _prices(policy, rows, settings, beta),
         timestep=batch.timestep,
         forward_rows=spent + 2 * count,
         backward_rows=2 * count,
         margin=None if result.margin is None else result.margin.detach(),
-        win_drift=squared_error(measured.win, rows.reference.win),
-        lose_drift=squared_error(measured.lose, rows.reference.lose),
-        contrast=squared_error(rows.reference.lose, rows.target.lose) if contrastive else None,
+        win_drift=None if reference is None else squared_error(policy.win.detach(), reference.win),
+        lose_drift=None if reference is None else squared_error(policy.lose.detach(), reference.lose),
+        contrast=_signal(rows) if contrastive else None,
+    )
+
+
+def winning_step(
+    batch: PreferenceBatch,
+    *,
+    predict: RolePredict,
+    noise_path: NoisePath,
+    settings: recipe.Objective,
+    beta: float | None = None,
+    rows: TargetRows | None = None,
+) -> StepOutcome:
+    """Plain fine-tuning on winning sides: one policy row per pair, and one of the reference if drift has a price.
+
+    Args:
+        batch: B pairs; the losing side and the degraded prompt are not looked at.
+        predict: calls the network in one of its roles.
+        noise_path: how x_0 and noise make x_t, and what the network predicts.
+        settings: the objective and its options.
+        beta, rows: as every step takes them; there is no beta here, and nothing that was computed before.
+    """
+    x_t, noise, count = states(batch, noise_path).win, added_noise(batch, noise_path).win, len(batch.timestep)
+    target = noise_path.target(batch.x_0.win, noise, batch.timestep)
+    reference = predict("reference", x_t, batch.timestep, batch.prompt) if asks_reference(settings) else None
+    policy = predict("policy", x_t, batch.timestep, batch.prompt)
+    result = OBJECTIVES[settings.name].loss(WinLose(policy, policy), None, WinLose(target, target), settings, 1.0)
+    drift = None if reference is None else squared_error(policy, reference)
+    return StepOutcome(
+        loss=result.loss if drift is None else result.loss + settings.anchors[0] * drift,
+        timestep=batch.timestep,
+        forward_rows=count if reference is None else 2 * count,
+        backward_rows=count,
+        win_drift=None if drift is None else drift.detach(),
     )
 
 
@@ -136,22 +196,20 @@ def beta_in_use(settings: recipe.Objective, beta: float | None) -> float:
     if beta is not None:
         return beta
     if settings.beta == "auto":
-        raise UserError("objective.beta is 'auto': it is measured by `ddspo train`; give a number to use the step alone")
+        raise UserError("objective.beta is 'auto', which `ddspo train` measures; give a number to use the step alone")
     return settings.beta
 
 
-def _winning_side_alone(
-    batch: PreferenceBatch,
-    x_t: Tensor,
-    predict: RolePredict,
-    noise_path: NoisePath,
-    settings: recipe.Objective,
-    beta: float,
-) -> StepOutcome:
-    """Plain fine-tuning: one row per pair, no reference; the losing side and the degraded prompt are not looked at."""
-    noise = added_noise(batch, noise_path)
-    win = noise_path.target(batch.x_0.win, noise.win, batch.timestep)
-    policy = predict("policy", x_t, batch.timestep, batch.prompt)
-    result = OBJECTIVES[settings.name].loss(WinLose(policy, policy), None, WinLose(win, win), settings, beta)
-    count = len(batch.timestep)
-    return StepOutcome(result.loss, batch.timestep, forward_rows=count, backward_rows=count)
+def _prices(policy: WinLose, rows: TargetRows, settings: recipe.Objective, beta: float) -> Tensor | float:
+    """What the anchors add to the loss, [B]; 0 without anchors."""
+    if not any(settings.anchors):
+        return 0.0
+    unit, (win, lose) = beta / 2 if FACTS[settings.name].beta_scales_errors else 1.0, settings.anchors
+    return drift_anchor(policy, rows.compared(), unit=unit, anchor=win, lose_anchor=lose)
+
+
+def _signal(rows: TargetRows) -> Tensor | None:
+    """Mean |reference - target|² of both sides added, [B]; None without the reference."""
+    if rows.reference is None:
+        return None
+    return squared_error(rows.reference.win, rows.target.win) + squared_error(rows.reference.lose, rows.target.lose)
