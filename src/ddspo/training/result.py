@@ -63,7 +63,7 @@ def model_card(recipe: Recipe, metrics: dict[str, Any], cost: dict[str, float], 
     objective = (
         "plain fine-tuning on the winning pictures"
         if recipe.objective.name == "denoising"
-        else f"-log sigmoid(margin), beta {recipe.objective.beta:g}, target source `{recipe.target.source}`"
+        else f"-log sigmoid(margin), beta {_beta(recipe, metrics)}, target source `{recipe.target.source}`"
     )
     rows = [
         ("objective", objective),
@@ -78,6 +78,8 @@ def model_card(recipe: Recipe, metrics: dict[str, Any], cost: dict[str, float], 
         ("seed", str(recipe.seed)),
         ("cost", f"{cost['network_evaluations']:.0f} network evaluations, {cost['seconds']:.0f} s"),
     ]
+    if "stopped" in metrics:
+        rows.append(("early end", metrics["stopped"]))
     scalars = [(name, f"{value:.6g}") for name, value in metrics.items() if isinstance(value, float)]
     return "\n".join(
         [
@@ -106,6 +108,11 @@ def model_card(recipe: Recipe, metrics: dict[str, Any], cost: dict[str, float], 
             "",
         ]
     )
+
+
+def _beta(recipe: Recipe, metrics: dict[str, Any]) -> str:
+    last = f"{metrics['beta']:g} at the last step, " if "beta" in metrics else ""
+    return last + recipe.objective.beta_words
 
 
 def _loading(base: str, kind: str) -> list[str]:
