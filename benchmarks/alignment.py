@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cells import percent
 
 from ddspo.evaluation.evaluate import EvaluationSummary, evaluate
 from ddspo.evaluation.statistics import compare_over_seeds
@@ -130,10 +131,6 @@ class Benchmark:
         return summary, {"reference": grids["reference"][None], **stacked}
 
 
-def _percent(difference: Any) -> str:
-    return f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
-
-
 def final_table(summary: EvaluationSummary, scores: dict[str, np.ndarray], best: dict[str, float], seeds: int) -> str:
     """Markdown: a row per method."""
     models = summary.models
@@ -154,8 +151,8 @@ def final_table(summary: EvaluationSummary, scores: dict[str, np.ndarray], best:
             "base" if name == "reference" else name,
             "" if name == "reference" else f"{METHODS[name].knob.rsplit('.', 1)[-1]} {best[name]:g}",
             f"{100 * grid.mean():.1f} %",
-            "" if name == "reference" else _percent(against["reference"]),
-            "" if name in ("reference", "diffusion_dpo") else _percent(against["diffusion_dpo"]),
+            "" if name == "reference" else percent(against["reference"]),
+            "" if name in ("reference", "diffusion_dpo") else percent(against["diffusion_dpo"]),
             f"{np.mean(frechet):.2f} ({min(frechet):.2f} to {max(frechet):.2f})",
             *(f"{100 * np.mean([models[run]['categories'][c]['mean'] for run in runs]):.0f}" for c in categories),
         ]

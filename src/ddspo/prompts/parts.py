@@ -15,13 +15,12 @@ import shutil
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from ..errors import UserError
-from ..files import read_jsonl
 from ..processes import Process
 from ..progress import announce
 from .sources import PromptRecord
@@ -68,9 +67,11 @@ class Parts:
         """Prompts in a part; the last one may be shorter."""
         return min(self.size, self.count - part * self.size)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows of all parts, in order; every part must be whole."""
-        return chain.from_iterable(read_jsonl(self.whole(part)) for part in range(self.number))
+    def lines(self) -> Iterator[str]:
+        """All lines of all parts, in order, each a row with its end of line; every part must be whole."""
+        for part in range(self.number):
+            with self.whole(part).open(encoding="utf-8", newline="\n") as file:
+                yield from file
 
     def remove(self) -> None:
         """Delete the folder."""

@@ -123,15 +123,20 @@ def finish(output: Path, parts: Parts, settings: dict[str, Any], source_skips: d
         result_path.open("w", encoding="utf-8") as good,
         skipped.open("w", encoding="utf-8") as bad,
     ):
-        for row in parts.rows():
-            dropped.update(row.pop("dropped", {}))
+        for line in parts.lines():
+            row = json.loads(line)
+            if "dropped" in row:
+                dropped.update(row.pop("dropped"))
+                line = json.dumps(row, ensure_ascii=False) + "\n"
             if "skipped" in row:
                 reasons[row["skipped"]] += 1
                 passing += row.get("try_again", False)
-            else:
-                kinds.update(how["kind"] for how in row["how"])
-                written += 1
-            (bad if "skipped" in row else good).write(json.dumps(row, ensure_ascii=False) + "\n")
+                bad.write(line)
+                continue
+            for how in row["how"]:
+                kinds[how["kind"]] += 1
+            written += 1
+            good.write(line)
     if not written:
         output.unlink()
     summary = DegradeSummary(

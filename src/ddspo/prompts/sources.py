@@ -186,6 +186,7 @@ def clean_prompt(text: str) -> str:
 
     Joiners and direction marks stay: emoji, Persian and Hindi need them.
     """
+    text = text.strip()
     if not text.isprintable():
         text = "".join(" " if unicodedata.category(char) in ("Cc", "Cs") else char for char in text)
     return text.strip()

@@ -12,6 +12,7 @@ from .words import MEASURES, MEDIA, RELATIONS, STYLE_WORDS
 
 _RELATIONS = {tuple(phrase.split()): phrase for phrase in RELATIONS}
 _LONGEST = max(map(len, _RELATIONS))
+_FIRST = frozenset(words[0] for words in _RELATIONS)
 Span = tuple[int, int]
 
 
@@ -101,6 +102,9 @@ def _find_relations(keys: Sequence[str], start: int, end: int) -> list[tuple[int
     found: list[tuple[int, int, str]] = []
     index = start
     while index < end:
+        if keys[index] not in _FIRST:
+            index += 1
+            continue
         for length in range(min(_LONGEST, end - index), 0, -1):
             phrase = _RELATIONS.get(tuple(keys[index : index + length]))
             if phrase is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from .inflect import article
 
@@ -13,10 +15,11 @@ _TOKEN = re.compile(
     r"(?P<space>\s*)(?:(?P<weighted>\((?P<inner>[^():<>]+):\d*\.?\d+\))|(?P<opaque><[^<>\s]*>)"
     r"|(?P<word>[^\W_]+(?:[’'\-][^\W_]+)*)|(?P<other>\S))"
 )
+_SPACE_BEFORE_SIGN = re.compile(r"\s+([,.;])")
+_LOOSE_COMMA = re.compile(r",(?:\s*,)+|,(?=\s*\.)")
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word or sign: the white space before it, its text, and the lower-case word that it stands for."""
 
     space: str
@@ -27,9 +30,11 @@ class Token:
         """The same token with another word, in its weighting and with its capital."""
         if self.text[:1].isupper() and self.text[1:] == self.key[1:]:
             word = word[:1].upper() + word[1:]
-        inner = re.search(re.escape(self.key), self.text, re.IGNORECASE)
-        text = word if inner is None else self.text[: inner.start()] + word + self.text[inner.end() :]
-        return replace(self, text=text, key=word.lower())
+        before, key, after = self.text.lower().partition(self.key)
+        if len(before) + len(key) + len(after) != len(self.text) or not key:
+            return Token(self.space, word, word.lower())  # a letter whose lower case is longer
+        text = self.text[: len(before)] + word + self.text[len(before) + len(key) :]
+        return Token(self.space, text, word.lower())
 
 
 def word(text: str) -> Token:
@@ -87,7 +92,7 @@ def put(start: int, end: int, tokens: Sequence[Token]) -> Splice:
 
 def said(tokens: Sequence[Token]) -> str:
     """The text of tokens."""
-    return "".join(token.space + token.text for token in tokens).strip()
+    return "".join([token.space + token.text for token in tokens]).strip()
 
 
 def _spliced(tokens: Sequence[Token], splices: Sequence[Splice]) -> list[Token]:
@@ -98,25 +103,25 @@ def _spliced(tokens: Sequence[Token], splices: Sequence[Splice]) -> list[Token]:
         if splice.tokens:
             space = tokens[splice.start].space if splice.start < len(tokens) else " "
             first = splice.tokens[0]
-            result.append(first if first.space == space else replace(first, space=space))
+            result.append(first if first.space == space else first._replace(space=space))
             result += splice.tokens[1:]
         position = splice.end
         if splice.start == splice.end and splice.tokens and position < len(tokens) and not tokens[position].space:
             # An insertion takes the space of the token it precedes; that one needs its own.
-            result.append(replace(tokens[position], space=" "))
+            result.append(tokens[position]._replace(space=" "))
             position += 1
     return [*result, *tokens[position:]]
 
 
 def _mended_articles(original: Sequence[Token], tokens: list[Token]) -> list[Token]:
     """'a' and 'an' agree with the next word wherever that pair is new; the prompt's own mistakes stay."""
-    pairs = {(one.key, two.key) for one, two in zip(original, original[1:], strict=False)}
-    for index in range(len(tokens) - 1):
-        token, following = tokens[index], tokens[index + 1]
-        if token.key in ("a", "an") and following.key[:1].isalpha() and (token.key, following.key) not in pairs:
-            wanted = article(following.key)
-            if wanted != token.key:
-                tokens[index] = token.saying(wanted)
+    for index, (_, _, key) in enumerate(tokens[:-1]):
+        if key not in ("a", "an"):
+            continue
+        following = tokens[index + 1].key
+        if following[:1].isalpha() and (wanted := article(following)) != key:
+            if not any(one.key == key and two.key == following for one, two in itertools.pairwise(original)):
+                tokens[index] = tokens[index].saying(wanted)
     return tokens
 
 
@@ -134,11 +139,11 @@ def render(tokens: Sequence[Token], change: Edit, lowered: frozenset[str]) -> st
     result = _mended_articles(tokens, result)
     start = tokens[0]
     if result[0] is not start and start.text[:1].isupper() and start.key in lowered:
-        result = [replace(t, text=t.key) if t.text == start.text and t.key in lowered else t for t in result]
+        result = [t._replace(text=t.key) if t.text == start.text and t.key in lowered else t for t in result]
         first = result[0]
-        result[0] = replace(first, text=first.text[:1].upper() + first.text[1:])
+        result[0] = first._replace(text=first.text[:1].upper() + first.text[1:])
     text = said(result)
-    text = re.sub(r"\s+([,.;])", r"\1", text)
-    return re.sub(r",(?:\s*,)+|,(?=\s*\.)", lambda match: "," if match.group(0).count(",") > 1 else "", text).rstrip(
-        " ,;"
-    )
+    text = _SPACE_BEFORE_SIGN.sub(r"\1", text)
+    if "," in text:
+        text = _LOOSE_COMMA.sub(lambda match: "," if match.group(0).count(",") > 1 else "", text)
+    return text.rstrip(" ,;")
