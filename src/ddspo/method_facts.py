@@ -99,17 +99,19 @@ def target_of(recipe: Recipe) -> str:
     return OBJECTIVES[recipe.objective.name].target or recipe.target.source
 
 
-def asks_reference(objective: Objective) -> bool:
-    """Whether a step needs the reference's predictions on the prompt: for the loss, or for a price on drift."""
-    return OBJECTIVES[objective.name].needs_reference or any(objective.anchors)
+def asks_reference(recipe: Recipe) -> bool:
+    """Whether a step needs the reference's predictions on the prompt: for the loss, a price on drift, the safeguard."""
+    objective = recipe.objective
+    guarded = objective.safeguard is not None and target_of(recipe) == "training_free"
+    return OBJECTIVES[objective.name].needs_reference or any(objective.anchors) or guarded
 
 
 def frozen_rows(recipe: Recipe) -> int:
     """Rows per pair of networks that are not trained."""
     facts, target = OBJECTIVES[recipe.objective.name], TARGETS[target_of(recipe)]
     if facts.sides == "win":
-        return 1 if asks_reference(recipe.objective) else 0
-    return target.rows if asks_reference(recipe.objective) else target.bare_rows
+        return 1 if asks_reference(recipe) else 0
+    return target.rows if asks_reference(recipe) else target.bare_rows
 
 
 def policy_rows(recipe: Recipe) -> int:
@@ -161,6 +163,8 @@ def unfit(recipe: Recipe) -> str | None:
             f"target.source 'guidance' with objective.name '{name}' would push losing sides away from guidance; "
             "use 'guidance_distillation', or another target.source"
         )
+    if target.error_space != "native" and OBJECTIVES[name].sides == "win":
+        return f"target.error_space has no effect with objective.name '{name}'; leave it out"
     if source != "guidance" and target.guidance_weight != type(target).model_fields["guidance_weight"].default:
         return f"target.guidance_weight has no effect with target.source '{source}'; leave it out"
     if name == "dspo" and source == "training_free" and objective.dspo_reward == "implicit":

@@ -33,6 +33,9 @@ class Target(Section):
     """'training_free': the reference on prompt and degraded prompt (DDSPO, TF-CPP); 'data_driven': a model of the
     winning and one of the losing pictures (DDSPO, DD-CPP); 'forward_noise': the noise that was added (Diffusion-DPO);
     'guidance': the reference pushed from degraded prompt to prompt"""
+    error_space: Literal["native", "x_0"] = "native"
+    """where errors are measured: the network's own space, or the x_0 that predictions imply (errors times sigma² for
+    flow and v, times (sigma / alpha)² for epsilon), as in the published SD3 code; beta means another strength there"""
     guidance_weight: Price = 1.0
     """of 'guidance': reference(c) + weight (reference(c) - reference(c⁻))"""
     winning: Path | None = None

@@ -32,7 +32,8 @@ from ..files import read_json, write_json
 from ..objectives.errors import squared_error
 from ..progress import announce
 from ..recipe import Recipe
-from ..targets import TARGETS, TargetRows
+from ..targets import TARGETS, TargetRows, target_source
+from ..targets.error_space import rows_in_x_0
 from .data import MicroBatch, measures_contrast, noise_path_on
 from .guards import LEAST_CONTRAST
 from .watch import Watch
@@ -103,14 +104,15 @@ def choose_beta(
     pairs, evaluations, dimensions = 0, 0, 1
     for micro in micro_batches:
         rows = rows_of(micro)
-        win = squared_error(rows.reference.win, rows.target.win).double()
-        lose = squared_error(rows.reference.lose, rows.target.lose).double()
+        reference = rows.compared()
+        win = squared_error(reference.win, rows.target.win).double()
+        lose = squared_error(reference.lose, rows.target.lose).double()
         weight = micro.weight.double()
         total = total + ((win + lose) * weight).sum().cpu()
         weights = weights + weight.sum().cpu()
         pairs += len(weight)
         evaluations += rows.network_evaluations
-        dimensions = rows.reference.win[0].numel()
+        dimensions = reference.win[0].numel()
     mean = float(total / weights)
     scale = mean if contrast else noise_scale(mean / 2, dimensions)
     if not math.isfinite(scale) or scale < LEAST_CONTRAST:
@@ -118,7 +120,7 @@ def choose_beta(
             f"objective.beta auto: the signal on {pairs} pairs is {scale:.2g}, nothing to set beta by; check that "
             "degraded prompts differ from their prompts, or give beta as a number"
         )
-    strength = recipe.objective.auto.strength
+    strength = recipe.objective.strength
     value = beta_for(strength, scale)
     return Choice(
         value, scale, strength, pairs, "contrast" if contrast else "noise", evaluations,
@@ -172,11 +174,13 @@ def measure(run: Run) -> Choice:
     """`choose_beta` on the first pairs of a run, as it will draw them."""
     recipe, training = run.recipe, run.settings
     contrast = recipe.target.source != "forward_noise" or measures_contrast(recipe, run.store)
-    source = "training_free" if recipe.target.source == "forward_noise" and contrast else recipe.target.source
+    noise = recipe.target.source == "forward_noise"
+    target = TARGETS["training_free"] if noise and contrast else target_source(recipe.target)
     path = noise_path_on(run.family.noise_path, run.accelerator.device)
 
     def rows_of(micro: MicroBatch) -> TargetRows:
-        return TARGETS[source](micro.pairs, states(micro.pairs, path), run.roles.predict, path)
+        rows = target(micro.pairs, states(micro.pairs, path), run.roles.predict, path)
+        return rows_in_x_0(rows, micro.pairs.timestep, path) if recipe.target.error_space == "x_0" else rows
 
     samples = min(recipe.objective.auto.pairs, training.max_steps * training.global_batch_pairs)
     return choose_beta(recipe, run.batches.first(samples), rows_of, contrast=contrast)

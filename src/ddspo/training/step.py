@@ -40,6 +40,7 @@ from ..objectives.anchor import drift_anchor
 from ..objectives.errors import squared_error
 from ..objectives.safeguard import safeguard
 from ..targets import TargetRows, TargetSource, target_source
+from ..targets.error_space import rows_in_x_0, sides_in_x_0
 from ..tensors import PreferenceBatch, RolePredict, WinLose
 
 
@@ -88,15 +89,18 @@ def make_step(recipe: recipe.Recipe, predict: RolePredict, noise_path: NoisePath
     """
     source, settings = target_of(recipe), recipe.objective
     if FACTS[settings.name].sides == "win":
-        return partial(winning_step, predict=predict, noise_path=noise_path, settings=settings)
+        return partial(
+            winning_step, predict=predict, noise_path=noise_path, settings=settings, compare=asks_reference(recipe)
+        )
     return partial(
         pair_step,
         predict=predict,
         noise_path=noise_path,
         settings=settings,
-        target=target_source(recipe.target),
+        target=partial(target_source(recipe.target), reference=asks_reference(recipe)),
         contrastive=TARGET_FACTS[source].contrastive,
         reference_is_target=source == "training_free",
+        x_0_errors=recipe.target.error_space == "x_0",
     )
 
 
@@ -109,6 +113,7 @@ def pair_step(
     target: TargetSource,
     contrastive: bool,
     reference_is_target: bool = False,
+    x_0_errors: bool = False,
     beta: float | None = None,
     rows: TargetRows | None = None,
 ) -> StepOutcome:
@@ -119,9 +124,10 @@ def pair_step(
         predict: calls the network in one of its roles.
         noise_path: how x_0 and noise make x_t, and what the network predicts.
         settings: the objective and its options.
-        target: one of `ddspo.targets.TARGETS`, with its settings.
+        target: one of `ddspo.targets.TARGETS`, with its settings, asked for the reference's predictions if need be.
         contrastive: whether reference - target is a signal rather than noise.
         reference_is_target: whether the winning target is the reference's own prediction; the safeguard asks.
+        x_0_errors: whether errors are those of the x_0 that predictions imply.
         beta: in place of `settings.beta`.
         rows: targets and reference predictions of this batch, computed before; None: computed here.
 
@@ -131,13 +137,13 @@ def pair_step(
     beta, count, spent = beta_in_use(settings, beta), len(batch.timestep), 0
     x_t = states(batch, noise_path)
     if rows is None:
-        rows = target(batch, x_t, predict, noise_path, reference=asks_reference(settings))
+        rows = target(batch, x_t, predict, noise_path)
         spent = rows.network_evaluations
-    reference, policy = (
-        rows.reference,
-        WinLose.split(predict("policy", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2))),
-    )
-    guarded = policy
+    policy = WinLose.split(predict("policy", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2)))
+    if x_0_errors:
+        rows = rows_in_x_0(rows, batch.timestep, noise_path)
+        policy = sides_in_x_0(policy, batch.timestep, noise_path)
+    reference, guarded = rows.reference, policy
     if settings.safeguard is not None:
         free = rows.compared().lose - rows.target.lose if reference_is_target else None
         guarded = safeguard(policy, rows.target, mu=settings.safeguard, free=free)
@@ -160,6 +166,7 @@ def winning_step(
     predict: RolePredict,
     noise_path: NoisePath,
     settings: recipe.Objective,
+    compare: bool,
     beta: float | None = None,
     rows: TargetRows | None = None,
 ) -> StepOutcome:
@@ -170,11 +177,12 @@ def winning_step(
         predict: calls the network in one of its roles.
         noise_path: how x_0 and noise make x_t, and what the network predicts.
         settings: the objective and its options.
+        compare: whether to ask the reference, which has no part in the loss but for a price on drift.
         beta, rows: as every step takes them; there is no beta here, and nothing that was computed before.
     """
     x_t, noise, count = states(batch, noise_path).win, added_noise(batch, noise_path).win, len(batch.timestep)
     target = noise_path.target(batch.x_0.win, noise, batch.timestep)
-    reference = predict("reference", x_t, batch.timestep, batch.prompt) if asks_reference(settings) else None
+    reference = predict("reference", x_t, batch.timestep, batch.prompt) if compare else None
     policy = predict("policy", x_t, batch.timestep, batch.prompt)
     result = OBJECTIVES[settings.name].loss(WinLose(policy, policy), None, WinLose(target, target), settings, 1.0)
     drift = None if reference is None else squared_error(policy, reference)
