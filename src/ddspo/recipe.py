@@ -31,7 +31,7 @@ class Model(Section):
     revision: str | None = None
     variant: str | None = None
     lora: tuple[Path, ...] = ()
-    """LoRAs (folders or .safetensors files) merged into the base at full strength: reference and policy both start there"""
+    """LoRAs, folders or .safetensors files, merged into the base at full strength: reference and policy start there"""
     frozen_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """precision of everything that is not trained"""
     height_px: Positive | None = None
@@ -136,6 +136,9 @@ class Training(Section):
     optimizer: Optimizer = Optimizer()
     timesteps: Timesteps = Timesteps()
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    reference_rows: Path | None = None
+    """a folder for what the reference says at every step: made once, shared by runs that ask it the same, read in place
+    of keeping the reference in memory. None: asked in every step"""
     gradient_checkpointing: bool = False
     compile: bool = False
     """torch.compile the denoiser: slower to start, faster steps on a GPU; results differ by rounding"""

@@ -39,9 +39,10 @@ def files(folder: Path) -> set[str]:
     return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
-def test_a_lora_policy_is_three_small_files(folder: Path, tmp_path: Path) -> None:
+def test_a_lora_policy_is_four_small_files(folder: Path, tmp_path: Path) -> None:
     make(folder).save_policy(tmp_path / "policy", card="# Card\n")
-    assert files(tmp_path / "policy") == {"pytorch_lora_weights.safetensors", "ddspo.json", "README.md"}
+    single = "single_file/ddspo_lora.safetensors"
+    assert files(tmp_path / "policy") == {"pytorch_lora_weights.safetensors", single, "ddspo.json", "README.md"}
     record = json.loads((tmp_path / "policy" / "ddspo.json").read_text())
     assert record["format"] == 1 and record["kind"] == "lora" and record["family"] == "stable_diffusion"
     assert record["base"]["base"] == str(folder)
@@ -149,7 +150,7 @@ def test_an_earlier_policy_is_replaced_and_other_files_never(folder: Path, tmp_p
     target = tmp_path / "policy"
     make(folder, "full").save_policy(target)
     make(folder).save_policy(target)
-    assert files(target) == {"pytorch_lora_weights.safetensors", "ddspo.json"}
+    assert files(target) == {"pytorch_lora_weights.safetensors", "single_file/ddspo_lora.safetensors", "ddspo.json"}
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")

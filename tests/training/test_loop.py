@@ -107,7 +107,7 @@ def test_a_torn_checkpoint_costs_only_time(folder: Path, tmp_path: Path) -> None
 def test_a_finished_run_is_returned_without_work(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, pairs = make_case(folder, max_steps=1)
     first = train(recipe, pairs, tmp_path / "run")
-    monkeypatch.setattr("ddspo.training.loop.load_family", None)
+    monkeypatch.setattr("ddspo.training.loop.load_model", None)
     assert train(recipe, pairs, tmp_path / "run") == first
     assert first.policy == tmp_path / "run" / "policy"
     assert first.steps == first.metrics["step"] == 1

@@ -78,16 +78,10 @@ def open_work(recipe: Recipe, output: Path, family: PipelineFamily | None = None
         UserError: prompts cannot be read, a scorer cannot score them, or `output` was made with other settings.
     """
     _check_set_metrics(recipe)
-    from ..families.load import load_family
+    from ..families.load import load_model
 
     device = _device() if family is None else str(family.device)
-    family = family or load_family(
-        recipe.model.base,
-        dtype=recipe.model.frozen_dtype,
-        device=device,
-        revision=recipe.model.revision,
-        variant=recipe.model.variant,
-    )
+    family = family or load_model(recipe.model, device)
     settings = recipe.evaluation
     records = read_prompts(settings.prompts, settings.column, settings.limit, recipe.seed)
     scorers = {choice: load_scorer(choice, device) for choice in settings.scorers}

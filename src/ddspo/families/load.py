@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +22,9 @@ from .sana import Sana
 from .stable_diffusion import StableDiffusion
 from .stable_diffusion_3 import StableDiffusion3
 from .stable_diffusion_xl import StableDiffusionXL
+
+if TYPE_CHECKING:
+    from ..recipe import Model
 
 EMBEDDED = "tinyscenes"
 FAMILIES: dict[str, type[PipelineFamily]] = {
@@ -43,6 +47,7 @@ def load_family(
     device: torch.device | str = "cpu",
     revision: str | None = None,
     variant: str | None = None,
+    lora: Sequence[Path] = (),
 ) -> PipelineFamily:
     """Find a pretrained model and put it behind its family's adapter; networks load on first use.
 
@@ -52,6 +57,7 @@ def load_family(
         device: where networks go.
         revision: branch, tag or commit on the hub.
         variant: weight file variant such as 'fp16'.
+        lora: LoRAs that are merged into the base, in this order.
 
     Raises:
         UserError: not found, incomplete, or of a family that is not supported.
@@ -63,7 +69,8 @@ def load_family(
         keep_freed_memory()
     local = Path(base).expanduser().is_dir()
     name = str(path.resolve()) if local else base
-    family = cls(folder, dtype=dtype, device=device, source={"base": name, "revision": revision, "variant": variant})
+    source = {"base": name, "revision": revision, "variant": variant}
+    family = cls(folder, dtype=dtype, device=device, source=source, lora=lora)
     sign = few_step_sign(folder, path.resolve().name if local else base)
     if sign is not None and name not in _warned:
         _warned.add(name)
@@ -73,6 +80,18 @@ def load_family(
             sign,
         )
     return family
+
+
+def load_model(model: Model, device: torch.device | str = "cpu") -> PipelineFamily:
+    """The family that a recipe's `model` section describes; see `load_family`."""
+    return load_family(
+        model.base,
+        dtype=model.frozen_dtype,
+        device=device,
+        revision=model.revision,
+        variant=model.variant,
+        lora=model.lora,
+    )
 
 
 def find_folder(base: str, *, revision: str | None = None, variant: str | None = None) -> Path:

@@ -17,6 +17,7 @@ from .. import recipe
 from ..errors import UserError
 from ..rng import torch_generator
 from .lora_files import WEIGHTS_FILE, LoraWeights, lora_file, read_lora
+from .single_file import write_single_file
 
 if TYPE_CHECKING:
     from .pipeline import PipelineFamily
@@ -96,15 +97,15 @@ def active_adapter(module: nn.Module, name: str | None) -> Iterator[None]:
             parameter.requires_grad_(trainable)
 
 
-def save_lora(denoiser: nn.Module, weights: Mapping[str, Tensor], prefix: str, folder: Path) -> None:
-    """Write `pytorch_lora_weights.safetensors` as `pipe.load_lora_weights(folder)` reads it.
+def save_lora(family: PipelineFamily, denoiser: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write `pytorch_lora_weights.safetensors` as `pipe.load_lora_weights(folder)` reads it, and the single file.
 
     The adapter's configuration goes into the file's metadata: without it diffusers takes alpha for equal to rank.
 
     Args:
+        family: what the LoRA is for.
         denoiser: the network with the adapter attached.
         weights: the adapter's parameters by their names in the denoiser.
-        prefix: the denoiser's name in the pipeline, 'unet' or 'transformer'.
         folder: where to write.
     """
     from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
@@ -112,15 +113,16 @@ def save_lora(denoiser: nn.Module, weights: Mapping[str, Tensor], prefix: str, f
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
+    prefix, config = family.denoiser_part, denoiser.peft_config[ADAPTER]  # type: ignore[union-attr, index]
     tensors = get_peft_model_state_dict(denoiser, state_dict=dict(weights), adapter_name=ADAPTER)
+    write_single_file(family, tensors, config.lora_alpha, folder)
     if prefix == "unet":
         tensors = convert_state_dict_to_diffusers(tensors)
-    config = {
-        f"{prefix}.{key}": sorted(value) if isinstance(value, set) else value
-        for key, value in denoiser.peft_config[ADAPTER].to_dict().items()  # type: ignore[union-attr, index]
+    named_config = {
+        f"{prefix}.{key}": sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()
     }
     # One entry only: safetensors writes several in random order, and equal policies should be equal files.
-    metadata = {LORA_ADAPTER_METADATA_KEY: json.dumps(config, indent=2, sort_keys=True)}
+    metadata = {LORA_ADAPTER_METADATA_KEY: json.dumps(named_config, indent=2, sort_keys=True)}
     named = {f"{prefix}.{name}": tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     save_file(named, folder / WEIGHTS_FILE, metadata=metadata)
 
@@ -158,6 +160,31 @@ def load_lora(family: PipelineFamily, source: Path, *, name: str = ADAPTER, deno
     network.requires_grad_(False)
     for parameter in trainable:
         parameter.requires_grad_(True)
+
+
+def merge_lora(family: PipelineFamily, source: Path, denoiser: Any) -> None:
+    """Add a LoRA to the weights of `denoiser` for good: W <- W + (alpha / rank) B A, summed in float32.
+
+    Raises:
+        UserError: as `load_lora`.
+    """
+    load_lora(family, source, name="merged", denoiser=denoiser)
+    with torch.no_grad():
+        for name, delta in adapter_deltas(denoiser, "merged").items():
+            weight = denoiser.get_parameter(name)
+            weight.copy_(weight.float() + delta)
+    denoiser.unload_lora()
+
+
+def adapter_deltas(denoiser: nn.Module, name: str = ADAPTER) -> dict[str, Tensor]:
+    """What an adapter adds to each weight, in float32, by the weight's present name (it ends in base_layer.weight)."""
+    from peft.tuners.lora import LoraLayer
+
+    return {
+        f"{module_name}.base_layer.weight": module.get_delta_weight(name).float()  # type: ignore[operator]
+        for module_name, module in denoiser.named_modules()
+        if isinstance(module, LoraLayer) and name in module.lora_A
+    }
 
 
 def _restore_precision(network: nn.Module, weights: LoraWeights, family: PipelineFamily, name: str, file: Path) -> None:

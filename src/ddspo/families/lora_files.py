@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import file_fingerprint
 
 if TYPE_CHECKING:
     from .pipeline import PipelineFamily
@@ -57,8 +58,9 @@ def lora_file(source: Path) -> Path:
 
 
 def lora_digest(source: Path) -> str:
-    """A digest of the LoRA's weights, the same wherever the file lies."""
-    return file_fingerprint([lora_file(source)])
+    """A digest of the LoRA's file: the same wherever it lies and whatever it is called."""
+    with lora_file(source).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def read_lora(family: PipelineFamily, source: Path) -> LoraWeights:
@@ -73,7 +75,7 @@ def read_lora(family: PipelineFamily, source: Path) -> LoraWeights:
     _check_names(file)
     options: dict[str, Any] = {"return_lora_metadata": True}
     if part == "unet":
-        options["unet_config"] = family.denoiser.config  # how kohya's names for SDXL count blocks
+        options["unet_config"] = SimpleNamespace(**family.folder.config(part))  # kohya's SDXL names count blocks
     if family.folder.pipeline_class == "FluxPipeline":
         options["return_alphas"] = True
     try:

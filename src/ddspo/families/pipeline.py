@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..tensors import Conditioning
 from .folder import PipelineFolder
+from .lora import merge_lora
+from .lora_files import lora_digest
 
 if TYPE_CHECKING:
     from ..diffusion.noise_path import NoisePath
@@ -30,6 +32,7 @@ class PipelineFamily(abc.ABC):
         dtype: precision of denoiser and text encoders: 'fp32', 'bf16' or 'fp16'.
         device: where the parts go when they load.
         source: how the user named the base (name, revision, variant), kept with a saved policy.
+        lora: LoRAs that are merged into the denoiser whenever it loads; they are part of this base.
 
     Raises:
         UserError: a part that this family needs is missing or incomplete.
@@ -55,7 +58,8 @@ class PipelineFamily(abc.ABC):
         *,
         dtype: str = "fp32",
         device: torch.device | str = "cpu",
-        source: Mapping[str, str | None] | None = None,
+        source: Mapping[str, Any] | None = None,
+        lora: Sequence[Path] = (),
     ) -> None:
         if dtype not in DTYPES:
             raise UserError(f"unknown precision '{dtype}'; use one of {', '.join(DTYPES)}")
@@ -63,6 +67,9 @@ class PipelineFamily(abc.ABC):
         self.dtype = DTYPES[dtype]
         self.device = torch.device(device)
         self.source = dict(source or {"base": str(folder.path), "revision": None, "variant": folder.variant})
+        self.lora = tuple(lora)
+        if lora:
+            self.source["lora"] = [str(path.resolve()) for path in lora]
         self._loaded: dict[str, Any] = {}
         self._resting: set[str] = set()
         absent = self.optional_text_parts - folder.parts().keys()
@@ -95,7 +102,7 @@ class PipelineFamily(abc.ABC):
                 self._loaded[name] = self.folder.load_tokenizer(name, int(self.folder.config(encoder)["vocab_size"]))
             else:
                 dtype = torch.float32 if name == "vae" else self.dtype
-                self._loaded[name] = self.folder.load_model(name, dtype, self.device)
+                self._loaded[name] = self._load_network(name, dtype)
         if name in self._resting:
             self._loaded[name].to(self.device)
             self._resting.discard(name)
@@ -104,8 +111,14 @@ class PipelineFamily(abc.ABC):
     def load_denoiser(self, dtype: torch.dtype) -> nn.Module:
         """Load the network again in another precision, in place of the one that is here."""
         self._loaded.pop(self.denoiser_part, None)
-        self.denoiser = self.folder.load_model(self.denoiser_part, dtype, self.device)
+        self.denoiser = self._load_network(self.denoiser_part, dtype)
         return self.denoiser
+
+    def _load_network(self, name: str, dtype: torch.dtype) -> nn.Module:
+        network: nn.Module = self.folder.load_model(name, dtype, self.device)
+        for source in self.lora if name == self.denoiser_part else ():
+            merge_lora(self, source, network)
+        return network
 
     def loaded(self) -> set[str]:
         """Names of the parts that are in memory now."""
@@ -136,8 +149,9 @@ class PipelineFamily(abc.ABC):
         }[part]
 
     def part_fingerprints(self) -> dict[str, str]:
-        """Digests of denoiser, text encoders, autoencoder and scheduler configuration."""
-        return self.folder.fingerprints((self.denoiser_part, *self.text_parts, "vae", "scheduler"))
+        """Digests of denoiser, text encoders, autoencoder and scheduler configuration, and of merged LoRAs."""
+        parts = self.folder.fingerprints((self.denoiser_part, *self.text_parts, "vae", "scheduler"))
+        return parts | ({"lora": " ".join(lora_digest(source) for source in self.lora)} if self.lora else {})
 
     def fingerprint(self) -> str:
         """One digest that identifies this base: 16 hexadecimal digits over `part_fingerprints`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ def save_lora_policy(
     family: PipelineFamily, denoiser: nn.Module, weights: Mapping[str, Tensor], folder: Path, card: str | None
 ) -> None:
     """Adapter weights, record and card; see `Roles.save_policy`."""
-    with _atomic_folder(folder) as partial:
-        save_lora(denoiser, weights, family.denoiser_part, partial)
-        _write_record(family, partial, "lora", card)
+    with atomic_folder(folder) as partial:
+        save_lora(family, denoiser, weights, partial)
+        write_record(family, partial, "lora", card)
 
 
 def save_full_policy(
@@ -40,27 +40,33 @@ def save_full_policy(
     another version of transformers their keys change, and they would load as random weights elsewhere.
     """
     base = family.folder
-    with _atomic_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         index = dict(base.index)
         for name in base.parts():
             if name == family.denoiser_part:
                 denoiser.save_pretrained(partial / name, safe_serialization=True)  # type: ignore[operator]
                 shutil.copyfile(base.path / name / "config.json", partial / name / "config.json")
-            elif not _link_part(base, name, partial):
+            elif not link_part(base, name, partial):
                 index[name] = [None, None]
         index = {key: value for key, value in index.items() if key != "_name_or_path"}
         write_json(partial / INDEX, index)
-        _write_record(family, partial, "full", card)
+        write_record(family, partial, "full", card)
 
 
 def load_policy(
-    folder: Path | str, *, base: str | None = None, dtype: str = "fp32", device: torch.device | str = "cpu"
+    folder: Path | str,
+    *,
+    base: str | None = None,
+    lora: Sequence[Path] | None = None,
+    dtype: str = "fp32",
+    device: torch.device | str = "cpu",
 ) -> PipelineFamily:
     """The family whose denoiser is base + policy, to draw pictures with.
 
     Args:
         folder: what `Roles.save_policy` wrote.
         base: where the base is now; None: where it was when the policy was trained. Not needed by a full policy.
+        lora: where the LoRAs merged into the base are now; None: where they were.
         dtype: 'fp32', 'bf16' or 'fp16'.
         device: where networks go.
 
@@ -70,26 +76,55 @@ def load_policy(
     from .load import load_family
 
     folder = Path(folder)
+    record = read_record(folder)
+    if record["kind"] == "full":
+        family = load_family(str(folder), dtype=dtype, device=device)
+        _check_base(family, record, folder, but={family.denoiser_part, "lora"})
+        return family
+    family = base_of(record, base=base, lora=lora, dtype=dtype, device=device)
+    _check_base(family, record, folder)
+    load_lora(family, folder)
+    return family
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What `ddspo.json` of a policy says.
+
+    Raises:
+        UserError: not a policy folder, or one of a newer version.
+    """
     if not (folder / RECORD).is_file():
         raise UserError(
             f"{folder} has no {RECORD}, so it is no policy saved by ddspo; give the 'policy' folder of a run"
         )
-    record = read_json(folder / RECORD)
+    record: dict[str, Any] = read_json(folder / RECORD)
     if record.get("format") != FORMAT or record.get("kind") not in ("lora", "full"):
         raise UserError(
             f"{folder / RECORD} is of a format that this version of ddspo does not know; install a newer one"
         )
-    if record["kind"] == "full":
-        family = load_family(str(folder), dtype=dtype, device=device)
-        _check_base(family, record, folder, but={family.denoiser_part})
-        return family
-    source: dict[str, Any] = {"base": base, "revision": None, "variant": None} if base else record["base"]
-    family = load_family(
-        source["base"], dtype=dtype, device=device, revision=source["revision"], variant=source["variant"]
+    return record
+
+
+def base_of(
+    record: Mapping[str, Any],
+    *,
+    base: str | None = None,
+    lora: Sequence[Path] | None = None,
+    dtype: str = "fp32",
+    device: torch.device | str = "cpu",
+) -> PipelineFamily:
+    """The base that a LoRA policy was trained on, with the LoRAs that were merged into it; see `load_policy`."""
+    from .load import load_family
+
+    source = {"base": base, "revision": None, "variant": None} if base else record["base"]
+    return load_family(
+        source["base"],
+        dtype=dtype,
+        device=device,
+        revision=source["revision"],
+        variant=source["variant"],
+        lora=[Path(path) for path in record["base"].get("lora", ())] if lora is None else lora,
     )
-    _check_base(family, record, folder)
-    load_lora(family, folder)
-    return family
 
 
 def _check_base(family: PipelineFamily, record: Mapping[str, Any], folder: Path, but: set[str] = frozenset()) -> None:  # type: ignore[assignment]
@@ -103,7 +138,8 @@ def _check_base(family: PipelineFamily, record: Mapping[str, Any], folder: Path,
         )
 
 
-def _write_record(family: PipelineFamily, folder: Path, kind: str, card: str | None) -> None:
+def write_record(family: PipelineFamily, folder: Path, kind: str, card: str | None) -> None:
+    """Write `ddspo.json`, which says what the policy is and which base it belongs to, and the card as README.md."""
     record = {
         "format": FORMAT,
         "kind": kind,
@@ -117,7 +153,7 @@ def _write_record(family: PipelineFamily, folder: Path, kind: str, card: str | N
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _link_part(base: PipelineFolder, name: str, target: Path) -> bool:
+def link_part(base: PipelineFolder, name: str, target: Path) -> bool:
     """Give `target` the base's files of one part, weights under their plain name; False: the part is not complete."""
     source = base.path / name
     if not source.is_dir():
@@ -146,7 +182,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _atomic_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty sibling folder that takes the place of `folder` when the block ends well."""
     if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).is_file():
         raise UserError(f"{folder} already holds other files and is not a policy; choose an empty folder")

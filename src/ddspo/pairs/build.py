@@ -157,12 +157,9 @@ class _Shards:
 
 def load_reference(recipe: Recipe) -> Family:
     """The recipe's model, on this process's device."""
-    from ..families.load import load_family
+    from ..families.load import load_model
 
-    model = recipe.model
-    return load_family(
-        model.base, dtype=model.frozen_dtype, device=local_device(), revision=model.revision, variant=model.variant
-    )
+    return load_model(recipe.model, local_device())
 
 
 def _size_px(recipe: Recipe) -> dict[str, int | None]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..families.load import load_family
+from ..families.load import load_model
 from ..families.pipeline import PipelineFamily
 from ..pairs.store import PairStore
 from ..progress import announce, progress
@@ -56,10 +56,7 @@ def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily |
     accelerator.wait_for_everyone()
     if finished(output):
         return summarize(output)
-    model = recipe.model
-    family = family or load_family(
-        model.base, dtype=model.frozen_dtype, device=accelerator.device, revision=model.revision, variant=model.variant
-    )
+    family = family or load_model(recipe.model, accelerator.device)
     check_pairs(recipe, store, family)
     try:
         run = Run(recipe, store, output, family, accelerator)
@@ -78,6 +75,7 @@ def train_steps(run: Run) -> None:
     """From the last checkpoint to the last step, which comes sooner where the watch over drift says stop."""
     first = run.resume()
     settle_beta(run)
+    run.prepare_rows(first)
     if run.settings.trackers:
         run.accelerator.init_trackers("ddspo", config=tracker_config(run.recipe))
     run.preview(first)
@@ -142,11 +140,12 @@ def accumulate_gradients(run: Run, step: int) -> MetricSums:
     The loss is summed over pairs and divided once by the size of the global batch, so any cut into micro batches gives
     the same gradient; processes average theirs, in the backward of the last micro batch only.
     """
-    accelerator, sums, beta = run.accelerator, run.metric_sums(), run.watch.beta(run.recipe.objective.auto)
+    accelerator, sums = run.accelerator, run.metric_sums()
+    beta, price = run.watch.beta, run.watch.price(run.recipe.objective.auto)
     scale = accelerator.num_processes / run.settings.global_batch_pairs
     for micro in run.batches.micro_batches(step):
         with nullcontext() if micro.is_last else accelerator.no_sync(run.policy):
-            outcome = run.step(micro.pairs, beta=beta)
+            outcome = run.step(micro.pairs, beta=beta, price=price, rows=run.rows_of(micro))
             weighted = outcome.loss * micro.weight
             accelerator.backward(weighted.sum() * scale)
         sums.add(outcome, weighted)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # with other values: a smaller micro batch after running out of memory, say.
 _FREE = {
     "micro_batch_pairs",
+    "reference_rows",
     "gradient_checkpointing",
     "checkpoint_every_steps",
     "keep_checkpoints",
@@ -89,11 +90,16 @@ def run_settings(recipe: Recipe, store: PairStore) -> dict[str, Any]:
         "target": target_settings(recipe),
         "objective": recipe.objective.model_dump(mode="json"),
         "training": training,
-        "pairs": {
-            "count": len(store),
-            **({"min_contrast": recipe.pairs.min_contrast} if recipe.pairs.min_contrast else {}),
-            "index": file_fingerprint(sorted(store.folder.glob("shard-*.jsonl"))),
-        },
+        "pairs": pairs_identity(recipe, store),
+    }
+
+
+def pairs_identity(recipe: Recipe, store: PairStore) -> dict[str, Any]:
+    """Which pairs: the index carries a checksum of every latent."""
+    return {
+        "count": len(store),
+        **({"min_contrast": recipe.pairs.min_contrast} if recipe.pairs.min_contrast else {}),
+        "index": file_fingerprint(sorted(store.folder.glob("shard-*.jsonl"))),
     }
 
 
