@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_base import DryRunOption, OutputOption, SetOption, app, plainly
+from .cli_base import DryRunOption, OutputOption, SetOption, app, plainly, read_recipe
 
 
 @app.command()
@@ -24,16 +24,67 @@ def compare(
     ] = 1,
     dry_run: DryRunOption = False,
 ) -> None:
-    """methods x values x seeds on one set of pairs -> comparison.html, comparison.json, table.md."""
+    """methods x values x seeds on one set of pairs -> comparison.html, .json and .md."""
     from .comparison.matrix import load_matrix
 
     settings, base = load_matrix(matrix, overrides or (), output)
     if dry_run:
-        from .comparison.tables import plan_text
+        from .comparison.plan import plan_text
 
         return typer.echo(plan_text(settings, base))
-    from .comparison.run import compare
+    from .comparison.run import compare, result_path
 
     page = compare(settings, base, processes=workers, say=lambda line: print(line, flush=True))
-    print((base.output / "table.md").read_text(encoding="utf-8"))
+    for where in settings.heldout:
+        print(result_path(base.output, settings, where).with_suffix(".md").read_text(encoding="utf-8"))
     print(f"page: {page.resolve()}")
+
+
+@app.command(name="import")
+@plainly
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="a preference set: parquet (file, folder, pattern), .csv or .jsonl table, folder chosen/ rejected/, "
+            "folder of latents of the published code, or a Hugging Face data set (owner/name)",
+        ),
+    ],
+    recipe: Annotated[str, typer.Option("--recipe", metavar="RECIPE", help="the one to train: its model encodes")],
+    pairs: Annotated[
+        Path, typer.Option("--output", metavar="PAIRS", help="the pairs folder, for `ddspo train --pairs`")
+    ],
+    overrides: SetOption = None,
+    files: Annotated[str, typer.Option(metavar="PATTERN", help="which files of a folder or data set")] = "**/*.parquet",
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="look at the first N rows only")] = None,
+    max_aspect: Annotated[float, typer.Option(min=1, help="of a bucket, long side over short; 1: one size")] = 2.0,
+    max_upscale: Annotated[float, typer.Option(min=1, help="leave out pictures that would grow by more")] = 2.0,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="mirror half of the pairs; captions of sides turn wrong")
+    ] = False,
+    degraded: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="degraded.jsonl, joined by prompt: for training_free")
+    ] = None,
+    batch_pairs: Annotated[int, typer.Option(metavar="N", min=1, help="pairs per call of the autoencoder")] = 8,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="let a table name files outside its folder")
+    ] = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """human preferences -> pairs/: decode, bucket by shape, encode. Under torchrun: shared work."""
+    from .pairs.import_pairs import ImportSettings, import_pairs, plan_import
+
+    settings = ImportSettings(
+        files=files,
+        limit=limit,
+        max_aspect=max_aspect,
+        max_upscale=max_upscale,
+        flip=flip,
+        degraded=degraded,
+        batch_pairs=batch_pairs,
+        allow_outside=allow_outside,
+    )
+    if dry_run:
+        return typer.echo(plan_import(source, read_recipe(recipe, overrides, None), settings))
+    print(import_pairs(source, pairs, read_recipe(recipe, overrides, None), settings))

@@ -15,7 +15,6 @@ AUTO = "auto"
 FIXED = "fixed"
 """the only value of a method without a sweep"""
 TRAINING = "training"
-ROWS = "reference_rows"
 Value = float | str
 """of the swept field; `AUTO` or `FIXED` where no number stands"""
 
@@ -105,6 +104,15 @@ def sweep_cells(matrix: Matrix, base: Recipe) -> list[Cell]:
         if len(values) > 1:
             cells += [make_cell(matrix, base, name, value, matrix.seeds[0]) for value in values]
     return cells
+
+
+def all_cells(matrix: Matrix, base: Recipe) -> list[Cell]:
+    """Every cell that may ever be trained: what validation will choose is not known yet."""
+    cells = sweep_cells(matrix, base)
+    for name, method in matrix.methods.items():
+        values: list[Value] = [*method.values, *([AUTO] if method.auto else [])] or [FIXED]
+        cells += [make_cell(matrix, base, name, value, seed) for value in values for seed in matrix.seeds]
+    return list({cell.name: cell for cell in cells if cell.trained}.values())
 
 
 def final_cells(matrix: Matrix, base: Recipe, best: dict[str, Value]) -> list[Cell]:

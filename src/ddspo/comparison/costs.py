@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import read_json
 from ..ledger import FILE_NAME as COST_FILE
+from ..method_facts import frozen_rows
 from ..plan import training_cost
-from .cells import ROWS, Cell
-from .jobs import Result
+from .cells import Cell
+from .shared import MODELS, ROWS
 
 if TYPE_CHECKING:
+    from .jobs import Result
     from .run import Comparison
 
 Cost = dict[str, float]
@@ -25,8 +28,8 @@ def _pairs_cost(comparison: Comparison) -> Cost:
     return _sum([read_json(path)] if path.is_file() else [])
 
 
-def _rows_cost(comparison: Comparison) -> Cost:
-    return _sum([read_json(path) for path in sorted((comparison.output / ROWS).glob(f"*/{COST_FILE}"))])
+def _shared_cost(folder: Path, pattern: str) -> Cost:
+    return _sum([read_json(path) for path in sorted(folder.glob(pattern))])
 
 
 def costs_of(comparison: Comparison) -> dict[str, Cost]:
@@ -34,28 +37,29 @@ def costs_of(comparison: Comparison) -> dict[str, Cost]:
 
     Seconds are added up over cells, also where they ran side by side.
     """
-    cells = {cell.name: result for cell, result in [*comparison.sweep, *comparison.final]}
-    where = {
-        "validation": [result for _, result in comparison.sweep] + _reference(comparison, "validation"),
-        "heldout": [result for _, result in comparison.final] + _reference(comparison, "heldout"),
-    }
+    judged = {"validation": comparison.sweep, **comparison.final}
+    trained = {cell.name: result.cost for results in judged.values() for cell, result in results}
     stages = {
         "pairs": _pairs_cost(comparison),
-        "reference rows": _rows_cost(comparison),
-        "training": _sum([result.cost for result in cells.values()]),
-        **{name: _sum([result.judged.cost for result in results]) for name, results in where.items()},
+        "target models": _shared_cost(comparison.output / MODELS, f"*/*/{COST_FILE}"),
+        "reference rows": _shared_cost(comparison.output / ROWS, f"*/{COST_FILE}"),
+        "training": _sum(list(trained.values())),
     }
+    for where, reference in comparison.references.items():
+        stages[where] = _sum([result.judged.cost for result in [reference, *(result for _, result in judged[where])]])
     return {**stages, "total": _sum(list(stages.values()))}
-
-
-def _reference(comparison: Comparison, where: str) -> list[Result]:
-    return [comparison.references[where]] if where in comparison.references else []
 
 
 def alone(cell: Cell) -> int:
     """F of training this cell as a run of its own, without rows that others share."""
     training = cell.recipe.training
     return training_cost(cell.recipe) * training.max_steps * training.global_batch_pairs
+
+
+def spent_alone(cell: Cell, result: Result) -> float:
+    """F that this run would have cost alone: what its ledger says, and the rows that it read instead of computing."""
+    read = len(result.metrics) * cell.recipe.training.global_batch_pairs if cell.recipe.training.reference_rows else 0
+    return result.cost["network_evaluations"] + read * frozen_rows(cell.recipe)
 
 
 def sharing(comparison: Comparison) -> dict[str, Any] | None:
@@ -75,7 +79,7 @@ def sharing(comparison: Comparison) -> dict[str, Any] | None:
     pairs = _pairs_cost(comparison)["network_evaluations"]
     trained = [result.cost["network_evaluations"] for _, result in comparison.sweep]
     shared = sum(trained) + sum(_sweep_rows(comparison).values())
-    separate = float(sum(alone(cell) for cell, _ in comparison.sweep))
+    separate = float(sum(spent_alone(cell, result) for cell, result in comparison.sweep))
 
     def ratio(ours: float, apart: float) -> dict[str, float]:
         return {"shared": ours, "separate": apart, "ratio": ours / apart}
@@ -92,5 +96,5 @@ def sharing(comparison: Comparison) -> dict[str, Any] | None:
 
 def _sweep_rows(comparison: Comparison) -> dict[str, float]:
     """Folder -> F of the reference rows that sweep cells read."""
-    folders = {path for cell, _ in comparison.sweep if (path := getattr(cell.recipe.training, "reference_rows", None))}
+    folders = {path for cell, _ in comparison.sweep if (path := cell.recipe.training.reference_rows)}
     return {str(path): read_json(path / COST_FILE)["network_evaluations"] for path in sorted(folders)}

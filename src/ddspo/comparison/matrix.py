@@ -99,6 +99,9 @@ class Matrix(Section):
     for which a method cheaper per pair than the base recipe's gets more steps"""
     validation: dict[str, Any] = {}
     """changes to the base's `evaluation`, for choosing; its prompts must be others than the base's"""
+    heldout: dict[str, dict[str, Any]] = {"heldout": {}}
+    """name -> changes to the base's `evaluation` for the final word; each judges the same policies, on a page of its
+    own, such as {plain: {}, guided: {sampling: {guidance_scale: 4}}}; the first is the main one"""
     versus: str | None = None
     """a method that all others are also compared with, such as diffusion_dpo"""
     methods: dict[str, Method]
@@ -112,6 +115,11 @@ class Matrix(Section):
 
     @model_validator(mode="after")
     def _names(self) -> Matrix:
+        for name in self.heldout:
+            if not _NAME.fullmatch(name) or name == "validation":
+                raise ValueError(f"heldout.{name}: not a usable name; use letters, digits and _, and not validation")
+        if not self.heldout:
+            raise ValueError("heldout is empty; leave it out, or name how policies are finally judged")
         for name in self.methods:
             if not _NAME.fullmatch(name) or name in _RESERVED:
                 raise ValueError(

@@ -1,10 +1,10 @@
 """`ddspo compare`: one set of pairs, every method's own best strength, every seed, one page.
 
     OUTPUT/settings.json  recipe.yaml  matrix.yaml  environment.json  degraded.jsonl  pairs/
-           reference_rows/KEY/                    predictions of the reference, shared by all cells with the same draws
+           reference_rows/KEY/  target_models/KEY/  what cells share (`shared.py`)
            training/METHOD-VALUE-seedN/           as any training run
-           validation/MODEL/  heldout/MODEL/      pictures and scores of one model
-           chosen.json  comparison.json  table.md  comparison.html
+           validation/MODEL/  heldout/MODEL/      pictures and scores of one model; a folder per entry of `heldout`
+           chosen.json  comparison.json  comparison.md  comparison.html
 
 1. Pairs are made once. 2. Every method tries the values of its sweep with the first seed and is judged on validation
 prompts. 3. The best value, and auto where asked for, is trained with every seed and judged on the base recipe's own
@@ -27,12 +27,13 @@ from ..files import write_json, write_text
 from ..overrides import merged
 from ..prompts.sources import read_prompts
 from ..recipe import Recipe
-from .cells import Cell, Value, final_cells, sweep_cells
+from .cells import Cell, Value, all_cells, final_cells, sweep_cells
 from .jobs import Map, Result, Task, work_on, workers
 from .matrix import Matrix, overlaid
+from .shared import make_models, make_rows, models_tasks, rows_tasks, with_shared
 
-VALIDATION, HELDOUT, REFERENCE = "validation", "heldout", "reference"
-CHOSEN, RESULT, TABLE, PAGE = "chosen.json", "comparison.json", "table.md", "comparison.html"
+VALIDATION, REFERENCE = "validation", "reference"
+CHOSEN = "chosen.json"
 
 
 @dataclass
@@ -42,17 +43,19 @@ class Comparison:
     Attributes:
         matrix, base: from `load_matrix`.
         pairs: the folder that all cells train on.
+        cells: everything that may ever be trained, by name, with what cells share filled in.
         sweep: cells that were judged on validation prompts, with their results.
-        final: cells that were judged on held-out prompts, with theirs.
-        references: 'validation' and 'heldout' -> the base itself on those prompts.
+        final: name in the matrix's `heldout` -> cells that were judged so, with theirs.
+        references: 'validation' or such a name -> the base itself.
         best: method -> the value that validation chose.
     """
 
     matrix: Matrix
     base: Recipe
     pairs: Path
+    cells: dict[str, Cell] = field(default_factory=dict)
     sweep: list[tuple[Cell, Result]] = field(default_factory=list)
-    final: list[tuple[Cell, Result]] = field(default_factory=list)
+    final: dict[str, list[tuple[Cell, Result]]] = field(default_factory=dict)
     references: dict[str, Result] = field(default_factory=dict)
     best: dict[str, Value] = field(default_factory=dict)
 
@@ -64,8 +67,8 @@ class Comparison:
     def judged_by(self, where: str, method: str | None) -> Recipe:
         """The recipe that a method's pictures are drawn and scored with; None: the reference."""
         own = self.matrix.methods[method].evaluation if method is not None else {}
-        changes = merged(self.matrix.validation, own) if where == VALIDATION else own
-        return overlaid(self.base, {"evaluation": changes}, f"{where} of {method or REFERENCE}")
+        changes = self.matrix.validation if where == VALIDATION else self.matrix.heldout[where]
+        return overlaid(self.base, {"evaluation": merged(changes, own)}, f"{where} of {method or REFERENCE}")
 
 
 def compare(matrix: Matrix, base: Recipe, *, processes: int = 1, say: Callable[[str], None] = print) -> Path:
@@ -83,19 +86,30 @@ def compare(matrix: Matrix, base: Recipe, *, processes: int = 1, say: Callable[[
         UserError: bad input, in one line; nothing already made is lost.
     """
     from ..report.comparison import build_comparison_page
+    from .markdown import markdown
     from .summarize import summarize
-    from .tables import markdown
 
     single_process("compare")
     comparison = open_comparison(matrix, base)
     make_pairs(comparison, say)
     with workers(processes) as run:
+        for _ in run(make_models, models_tasks(all_cells(matrix, base), base, comparison.pairs, base.output)):
+            pass
         sweep(comparison, run, say)
         finals(comparison, run, say)
-    result = summarize(comparison)
-    write_json(comparison.output / RESULT, result)
-    write_text(comparison.output / TABLE, markdown(result))
-    return build_comparison_page(comparison.output)
+    pages = []
+    for where in matrix.heldout:
+        result, path = summarize(comparison, where), result_path(base.output, matrix, where)
+        write_json(path, result)
+        write_text(path.with_suffix(".md"), markdown(result))
+        pages.append(build_comparison_page(path))
+    return pages[0]
+
+
+def result_path(output: Path, matrix: Matrix, where: str) -> Path:
+    """comparison.json, and comparison-NAME.json for further ways to judge."""
+    first = next(iter(matrix.heldout))
+    return output / ("comparison.json" if where == first else f"comparison-{where}.json")
 
 
 def open_comparison(matrix: Matrix, base: Recipe) -> Comparison:
@@ -105,8 +119,10 @@ def open_comparison(matrix: Matrix, base: Recipe) -> Comparison:
         UserError: the folder holds something else, a method is not valid, or validation and final prompts overlap.
     """
     comparison = Comparison(matrix, base, matrix.pairs or base.output / PAIRS)
-    sweep_cells(matrix, base)
-    final_cells(matrix, base, {})
+    comparison.cells = {cell.name: cell for cell in with_shared(all_cells(matrix, base), base.output, base.seed)}
+    for method in matrix.methods:
+        for where in matrix.heldout:
+            comparison.judged_by(where, method)
     check_prompts(comparison)
     open_run(base)
     write_text(base.output / "matrix.yaml", yaml.safe_dump(matrix.model_dump(mode="json"), sort_keys=False, width=120))
@@ -121,16 +137,19 @@ def check_prompts(comparison: Comparison) -> None:
     """
     if "prompts" not in comparison.matrix.validation:
         return
-    ids = []
-    for where in (VALIDATION, HELDOUT):
+
+    def ids(where: str) -> set[str]:
         evaluation = comparison.judged_by(where, None).evaluation
         records = read_prompts(evaluation.prompts, evaluation.column, evaluation.limit, comparison.base.seed)
-        ids.append({record.id for record in records})
-    if both := len(ids[0] & ids[1]):
-        raise UserError(
-            f"validation.prompts: {both} of {len(ids[0])} prompts are evaluation prompts as well; choose values "
-            "on others than those that judge"
-        )
+        return {record.id for record in records}
+
+    chosen_on = ids(VALIDATION)
+    for where in comparison.matrix.heldout:
+        if both := len(chosen_on & ids(where)):
+            raise UserError(
+                f"validation.prompts: {both} of {len(chosen_on)} prompts are in {where} as well; choose on others "
+                "than those that judge"
+            )
 
 
 def make_pairs(comparison: Comparison, say: Callable[[str], None]) -> None:
@@ -164,14 +183,17 @@ def sweep(comparison: Comparison, run: Map[Any, Any], say: Callable[[str], None]
 def finals(comparison: Comparison, run: Map[Any, Any], say: Callable[[str], None]) -> None:
     """Every method at its best value and at auto, every seed, on held-out prompts."""
     cells = final_cells(comparison.matrix, comparison.base, comparison.best)
-    comparison.references[HELDOUT], comparison.final = _judged(comparison, HELDOUT, cells, run, say)
+    for where in comparison.matrix.heldout:
+        comparison.references[where], comparison.final[where] = _judged(comparison, where, cells, run, say)
 
 
 def _judged(
     comparison: Comparison, where: str, cells: Iterable[Cell], run: Map[Any, Any], say: Callable[[str], None]
 ) -> tuple[Result, list[tuple[Cell, Result]]]:
     """(the reference, every cell with what was found about it)."""
-    cells = list(cells)
+    cells = [comparison.cells.get(cell.name, cell) for cell in cells]
+    for _ in run(make_rows, rows_tasks(cells, comparison.pairs)):
+        pass
     tasks = [
         Task(
             cell, comparison.judged_by(where, cell.method if cell else None), comparison.pairs, comparison.output, where

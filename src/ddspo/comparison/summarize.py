@@ -13,10 +13,10 @@ from ..evaluation.statistics import Array, bootstrap_mean, compare_over_seeds
 from ..plan import training_cost
 from ..rng import seed_for
 from .cells import AUTO, FIXED, Cell, Value, variant
-from .costs import costs_of, sharing
+from .costs import costs_of, sharing, spent_alone
 from .jobs import Result
 from .judge import ahead
-from .run import HELDOUT, REFERENCE, VALIDATION, Comparison
+from .run import REFERENCE, VALIDATION, Comparison
 
 FORMAT = 1
 
@@ -37,10 +37,10 @@ class Row:
         return np.stack([result.judged.scores for _, result in self.cells])
 
 
-def rows_of(comparison: Comparison) -> list[Row]:
+def rows_of(comparison: Comparison, where: str) -> list[Row]:
     """Methods in the order of the matrix, the chosen value before auto."""
     groups: dict[tuple[str, Value], list[tuple[Cell, Result]]] = {}
-    for cell, result in comparison.final:
+    for cell, result in comparison.final[where]:
         groups.setdefault((cell.method, cell.value), []).append((cell, result))
     rows = []
     for (method, value), cells in groups.items():
@@ -53,10 +53,10 @@ def rows_of(comparison: Comparison) -> list[Row]:
     return rows
 
 
-def summarize(comparison: Comparison) -> dict[str, Any]:
-    """The content of comparison.json."""
-    rows, reference = rows_of(comparison), comparison.references[HELDOUT]
-    evaluation, matrix = comparison.judged_by(HELDOUT, None).evaluation, comparison.matrix
+def summarize(comparison: Comparison, where: str) -> dict[str, Any]:
+    """The content of comparison.json, for one name in the matrix's `heldout`."""
+    rows, reference = rows_of(comparison, where), comparison.references[where]
+    evaluation, matrix = comparison.judged_by(where, None).evaluation, comparison.matrix
     options = _options(comparison)
     versus = next((row for row in rows if row.method == matrix.versus and row.kind != AUTO), None)
     values = {float(score) for row in [reference.judged.scores, *(row.scores for row in rows)] for score in row.flat}
@@ -64,6 +64,7 @@ def summarize(comparison: Comparison) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "name": matrix.name,
+        "judged": where,
         "base": str(comparison.base.model.base),
         "seeds": list(matrix.seeds),
         "budget": matrix.budget,
@@ -123,7 +124,7 @@ def _row(row: Row, reference: Result, versus: Row | None, options: dict[str, Any
         "against_versus": against,
         "frechet": {"mean": fmean(frechets), "low": min(frechets), "high": max(frechets)} if frechets else None,
         "drift_over_contrast": drift_over_contrast([result for _, result in row.cells]),
-        "network_evaluations": fmean(result.cost["network_evaluations"] for _, result in row.cells),
+        "network_evaluations": fmean(spent_alone(cell, result) for cell, result in row.cells),
         "seconds": fmean(result.cost["seconds"] for _, result in row.cells),
         "categories": _by_category(row.scores, row.cells[0][1]),
     }

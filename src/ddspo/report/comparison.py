@@ -1,4 +1,4 @@
-"""comparison.json → comparison.html: gains, the plane of score and quality, sweeps, win rates, costs."""
+"""comparison.json → comparison.html beside it: gains, the plane of score and quality, sweeps, win rates, costs."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from .forest import ForestRow, Interval, forest
 from .scatter import Point, pareto, sweep_chart
 from .verdict import Unit, interval_of
 
-SOURCE, PAGE = "comparison.json", "comparison.html"
 _TONES = {"best": "policy", "fixed": "policy", "auto": "baseline-1", "untrained": "reference"}
 
 
-def build_comparison_page(folder: Path) -> Path:
-    """Write `comparison.html` into the folder of a comparison; everything is inside this one file.
+def build_comparison_page(source: Path) -> Path:
+    """Write a page beside a comparison's JSON file, with its name; everything is inside this one file.
 
     Raises:
-        UserError: there is no comparison.json, or the page cannot be written.
+        UserError: there is no such comparison, or the page cannot be written.
     """
-    data = read_json(folder / SOURCE)
+    data = read_json(source)
     if not isinstance(data, dict) or "rows" not in data:
-        raise UserError(f"{folder / SOURCE} is not a comparison; make it with `ddspo compare`")
+        raise UserError(f"{source} is not a comparison; make it with `ddspo compare`")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(asset("comparison.html.j2")).render(context(data, folder))
-    write_text(folder / PAGE, page)
-    return folder / PAGE
+    page = environment.from_string(asset("comparison.html.j2")).render(context(data, source.parent))
+    write_text(source.with_suffix(".html"), page)
+    return source.with_suffix(".html")
 
 
 def context(data: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -32,9 +32,9 @@ def _head(key: str, title: str, told: str, width: int, height: int) -> list[str]
 def _grid(x: Scale, y: Scale, show: Callable[[float], str], width: int) -> list[str]:
     lines = []
     for value in linear_ticks(y.low, y.high, 6):
-        at, label = y(value), escape(show(value))
+        at, told = y(value), escape(show(value))
         lines.append(f'<line class="grid" x1="{x.start:.1f}" x2="{x.end:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        lines.append(f'<text class="tick" x="{x.start - 6:.1f}" y="{at + 3.5:.1f}" text-anchor="end">{label}</text>')
+        lines.append(f'<text class="tick" x="{x.start - 6:.1f}" y="{at + 3.5:.1f}" text-anchor="end">{told}</text>')
     ticks = log_ticks(x.low, x.high, 5) if x.log else linear_ticks(x.low, x.high, 8 if width > 500 else 4)
     for value in ticks:
         at, label = x(value), tick_label(value, x.log)
