@@ -93,8 +93,8 @@ class AutoBeta(Section):
     the objective's own, 4 for 'preference'"""
     pairs: Positive = 128
     """pairs that the signal is measured on before the first step; the run's own first ones"""
-    hold_drift: PositiveNumber = 1.0
-    """beta rises in proportion once drift / signal is above this"""
+    hold_drift: PositiveNumber = 0.5
+    """drift / signal from which on drift has a price, which rises with it"""
     stop_drift: PositiveNumber | None = 4.0
     """the run ends early when drift / signal is above this; None: never"""
 

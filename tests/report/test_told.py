@@ -21,12 +21,12 @@ STOPPED = "stopped early after step 60 of 80: drift reached 4.1 times the signal
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run with automatic beta that was warned, whose beta rose, and that stopped early."""
+    """A run with automatic beta that was warned, whose drift came to cost, and that stopped early."""
     run = make_run(tmp_path / "run", per_category=1, baselines=False)
     file = run / "policy_run" / "metrics.jsonl"
     rows = list(read_jsonl(file))
     for row in rows:
-        row["beta"] = 216.0 if row["step"] < 40 else 300.0
+        row["beta"], row["drift_price"] = 216.0, 0.0 if row["step"] < 40 else 0.12
         row["lose_drift_by_timestep"] = [None, 4.0, 1.0, *[2.0] * 7]
         row["win_drift_by_timestep"] = [None, 0.5, *[0.2] * 8]
         row["contrast_by_timestep"] = [None, 2.0, 4.0, *[2.0] * 7]
@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_page_says_how_beta_was_chosen_and_that_the_run_ended_early(run: Path) -> None:
     page = build_report(run).read_text(encoding="utf-8")
-    assert REASON in page and "Drift raised it from step 40 on, to 300 at the end." in page
+    assert REASON in page and "Drift passed its bound at step 40; its price at the end is 0.12." in page
     assert "the loss is still at log 2" in page
     assert page.count(STOPPED) >= 2  # among the checks, and beside the verdict
     assert "Drift by timestep" in page
@@ -65,7 +65,7 @@ def test_words_of_the_run_enter_its_health() -> None:
 def test_a_run_without_contrast_is_measured_by_the_signal_that_set_its_beta() -> None:
     rows = metric_rows(50, "forward_noise")
     for row in rows:
-        row["drift_over_scale"] = 12.0
+        row["drift_over_signal"] = 12.0
     check = next(check for check in judge_health(rows, 1.0).checks if check.name == "Drift over contrast")
     assert check.status == "bad" and "12 times the signal that beta was set by" in check.text
 

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ddspo.errors import UserError
-from ddspo.recipe import AutoBeta, Recipe
+from ddspo.objectives.anchor import drift_anchor
+from ddspo.objectives.preference import preference_loss
+from ddspo.recipe import AutoBeta, Objective, Recipe
 from ddspo.targets import TargetRows
 from ddspo.tensors import Conditioning, PreferenceBatch, WinLose
 from ddspo.training import run as run_module
-from ddspo.training.beta import beta_for, choose_beta, noise_scale
+from ddspo.training.beta import Measured, beta_for, both_errors, choose_beta, noise_scale
 from ddspo.training.checkpoint import save_checkpoint
 from ddspo.training.data import MicroBatch
 from ddspo.training.loop import train
-from ddspo.training.watch import Watch
+from ddspo.training.watch import FULL_STEP_PRICE, Watch
 from helpers.training_cases import changed, make_case, metrics_of, policy_bytes
 
-AUTO = AutoBeta(strength=6.0, hold_drift=0.5, stop_drift=2.0)
+AUTO = AutoBeta(hold_drift=0.5, stop_drift=2.0)
 EMPTY = Conditioning({})
 
 
@@ -37,16 +41,22 @@ def rows(win: list[float], lose: list[float]) -> TargetRows:
     return TargetRows(side, WinLose(torch.zeros_like(side.win), torch.zeros_like(side.lose)), 3 * len(win))
 
 
+def signal(win: list[float], lose: list[float], error: float | None = None, dimensions: int = 4) -> Measured:
+    spread = None if error is None else torch.full((len(win),), error)
+    return Measured(both_errors(rows(win, lose)), spread, dimensions, 3 * len(win))
+
+
 def recipe(**auto: Any) -> Recipe:
     return Recipe.model_validate({"objective": {"beta": "auto", "auto": auto}})
 
 
 def test_beta_is_strength_over_the_weighted_mean_signal_of_both_sides() -> None:
     batches = [micro([1.0, 1.0]), micro([2.0])]
-    of = {id(batches[0]): rows([0.0, 0.1], [0.3, 0.2]), id(batches[1]): rows([0.0], [0.5])}
-    choice = choose_beta(recipe(strength=6.0), batches, lambda one: of[id(one)], contrast=True)
+    of = {id(batches[0]): signal([0.0, 0.1], [0.3, 0.2]), id(batches[1]): signal([0.0], [0.5])}
+    choice = choose_beta(recipe(strength=6.0), batches, lambda one: of[id(one)])
     scale = (0.09 + (0.01 + 0.04) + 2 * 0.25) / 4
     assert choice.scale == pytest.approx(scale)
+    assert choice.yardstick == choice.scale
     assert choice.value == float(f"{6 / scale:.3g}") == 37.5
     assert (choice.pairs, choice.network_evaluations, choice.measured) == (3, 9, "contrast")
     assert "37.5" in choice.reason and "3 pairs" in choice.reason
@@ -63,45 +73,66 @@ def test_the_noise_scale_is_the_spread_of_the_margin_under_unrelated_movement() 
     u_win, r_win, u_lose, r_lose = draws
     per_beta = (u_lose * r_lose).mean(1) - (u_win * r_win).mean(1)
     assert float(per_beta.std()) == pytest.approx(noise_scale(error, dimensions), rel=0.03)
-    one, distance = micro([1.0]), math.sqrt(error)
-    choice = choose_beta(recipe(), [one], lambda _: rows([distance], [distance]), contrast=False)
-    assert choice.scale == pytest.approx(noise_scale(error, 4), rel=1e-5)
-    assert choice.measured == "noise"
+
+
+@pytest.mark.parametrize(
+    ("contrast", "error", "measured", "scale", "yardstick"),
+    [
+        (0.04, 0.5, "noise", 0.5 * math.sqrt(2 / 50), 0.04),
+        (0.3, 0.5, "contrast", 0.3, 0.3),
+        (None, 0.5, "noise", 0.1, 0.1),
+    ],
+)
+def test_with_forward_noise_the_larger_of_signal_and_spread_sets_beta(
+    contrast: float | None, error: float, measured: str, scale: float, yardstick: float
+) -> None:
+    found = Measured(None if contrast is None else torch.tensor([contrast]), torch.tensor([error]), 50, 3)
+    choice = choose_beta(recipe(strength=2.0), [micro([1.0])], lambda _: found)
+    assert (choice.measured, choice.value) == (measured, pytest.approx(beta_for(2, scale)))
+    assert (choice.scale, choice.yardstick) == (pytest.approx(scale), pytest.approx(yardstick))
 
 
 def test_no_signal_is_refused() -> None:
     with pytest.raises(UserError, match="degraded prompts"):
-        choose_beta(recipe(), [micro([1.0])], lambda _: rows([0.0], [0.0]), contrast=True)
+        choose_beta(recipe(), [micro([1.0])], lambda _: signal([0.0], [0.0]))
 
 
 def row(step: int, drift: float, saturation: float = 0.3, **more: float) -> dict[str, Any]:
     return {"step": step, "win_drift": drift / 2, "lose_drift": drift, "saturation": saturation, **more}
 
 
-def test_beta_rises_with_the_largest_smoothed_drift_and_never_falls() -> None:
-    watch, smoothed, betas = Watch(beta_0=100.0, scale=0.1), 0.0, []
-    for step, drift in enumerate([0.1, 0.1, 0.05, 0.0, 0.0], 1):
-        before = watch.beta(AUTO)
-        added = watch.see(row(step, drift), AUTO, 10)
-        assert added == {"beta": before, "drift_over_scale": pytest.approx(drift / 0.1)}
+def test_drift_above_its_bound_has_a_price_that_falls_with_it() -> None:
+    watch, smoothed, prices = Watch(beta=100.0, yardstick=0.1), 0.0, []
+    for step, drift in enumerate([0.02, 0.04, 0.15, 0.15, 0.15, 0.15, 0.0, 0.0, 0.0, 0.0, 0.0], 1):
+        price = watch.price(AUTO)
+        added = watch.see(row(step, drift), AUTO, 30)
+        assert added == {"beta": 100.0, "drift_price": price, "drift_over_signal": pytest.approx(drift / 0.1)}
         smoothed = 0.8 * smoothed + 0.2 * drift / 0.1
         assert watch.drift == pytest.approx(smoothed)
-        betas.append(watch.beta(AUTO))
-    peak = 0.8 * (0.8 * 0.2 + 0.2) + 0.1  # of the drift in units of the scale
-    assert peak < 0.5
-    assert betas == [100.0] * 5
-    for step in range(6, 12):
-        watch.see(row(step, 0.15), AUTO, 30)
-        betas.append(watch.beta(AUTO))
-    assert betas[-1] == pytest.approx(100 * watch.drift / 0.5)
-    assert betas[-1] > 150
-    watch.see(row(12, 0.0), AUTO, 30)
-    assert watch.beta(AUTO) == betas[-1]
-    assert betas == sorted(betas)
+        prices.append(watch.price(AUTO))
+    assert prices[:2] == [0.0, 0.0]
+    assert max(prices) == prices[5] > 0.1
+    assert prices[-1] == 0.0
+    assert Watch(beta=1.0, drift=1.0).price(AutoBeta()) == FULL_STEP_PRICE  # one whole step
+    assert Watch(drift=9.0).price(AUTO) == 0.0
+
+
+def test_at_the_full_price_an_unsaturated_policy_stands_still_after_one_whole_step() -> None:
+    signal = torch.randn(1, 4, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    nothing = torch.zeros_like(signal)
+    reference, target = WinLose(nothing, nothing), WinLose(nothing, -signal)
+    beta = 1e-3  # never saturates
+    moved = signal.clone().requires_grad_()
+    policy = WinLose(moved, moved)
+    loss = preference_loss(policy, reference, target, beta=beta).loss
+    loss = loss + drift_anchor(policy, reference, unit=beta / 2, anchor=FULL_STEP_PRICE, lose_anchor=FULL_STEP_PRICE)
+    loss.sum().backward()
+    assert moved.grad is not None
+    assert moved.grad.abs().max() < 1e-3 * beta * signal.abs().max()
 
 
 def test_too_much_drift_stops_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    watch = Watch(beta_0=100.0, scale=0.1)
+    watch = Watch(beta=100.0, yardstick=0.1)
     told = [watch.see(row(step, 0.3), AUTO, 50) for step in range(1, 6)]
     stopped = [step for step, added in enumerate(told, 1) if "stopped" in added]
     assert stopped == [5]  # 3 (1 - 0.8^n) > 2 first at n = 5
@@ -109,7 +140,7 @@ def test_too_much_drift_stops_and_says_so(capsys: pytest.CaptureFixture[str]) ->
     assert told[4]["stopped"] == watch.stopped
     assert "step 5 of 50" in watch.stopped and "stop_drift" in watch.stopped
     assert watch.stopped in capsys.readouterr().err
-    endless = Watch(beta_0=100.0, scale=0.1)
+    endless = Watch(beta=100.0, yardstick=0.1)
     for step in range(1, 50):
         endless.see(row(step, 30.0), AutoBeta(stop_drift=None), 50)
     assert endless.stopped is None
@@ -117,7 +148,7 @@ def test_too_much_drift_stops_and_says_so(capsys: pytest.CaptureFixture[str]) ->
 
 def test_state_taken_up_again_decides_alike() -> None:
     drifts = [0.02 * step for step in range(20)]
-    whole, first = Watch(beta_0=7.0, scale=0.1), Watch(beta_0=7.0, scale=0.1)
+    whole, first = Watch(beta=7.0, yardstick=0.1), Watch(beta=7.0, yardstick=0.1)
     expected = [whole.see(row(step, drift, 0.02), AUTO, 20) for step, drift in enumerate(drifts, 1)]
     got = [first.see(row(step, drift, 0.02), AUTO, 20) for step, drift in enumerate(drifts[:9], 1)]
     second = Watch(**json.loads(json.dumps(first.as_dict())))
@@ -142,7 +173,8 @@ def test_plain_runs_are_warned_once(
 ) -> None:
     watch = Watch()
     added = [watch.see(row(step, drift, saturation, **more), AUTO, 100) for step in range(1, 101)]
-    assert watch.beta(AUTO) is None
+    assert watch.beta is None
+    assert watch.price(AUTO) == 0
     assert watch.stopped is None
     warnings = [one["warning"] for one in added if "warning" in one]
     assert [set(one) for one in added if one] == [{"warning"}] * len(warnings)
@@ -190,7 +222,9 @@ def test_the_signal_of_the_first_step_decides(folder: Path, tmp_path: Path) -> N
 
     noise, _ = automatic(folder, {"pairs": 4, "strength": 5.0}, "forward_noise", max_steps=2, micro_batch_pairs=1)
     train(noise, pairs, tmp_path / "noise")
-    assert json.loads((tmp_path / "noise" / "beta.json").read_text())["value"] == chosen["value"]
+    other = json.loads((tmp_path / "noise" / "beta.json").read_text())
+    assert other["yardstick"] == pytest.approx(chosen["scale"], rel=1e-4)  # the same pairs, the same contrast
+    assert other["measured"] == "noise" and other["value"] < chosen["value"]
     assert metrics_of(tmp_path / "noise")[0]["network_evaluations"] == 4 * 8 + 4 * 3
 
 
@@ -202,7 +236,7 @@ class Killed(Exception):  # noqa: N818
 def test_resumed_equals_unbroken_bit_for_bit_and_measures_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    """Killed before the first checkpoint, and between checkpoints, with a beta that moves at every step."""
+    """Killed before the first checkpoint, and between checkpoints, with a price that moves at every step."""
     made, pairs = automatic(
         folder, {"pairs": 6, "hold_drift": 1e-3, "stop_drift": None}, max_steps=5, checkpoint_every_steps=2
     )
@@ -223,8 +257,7 @@ def test_resumed_equals_unbroken_bit_for_bit_and_measures_once(
     assert policy_bytes(tmp_path / "broken") == policy_bytes(tmp_path / "unbroken") != {}
     rows = metrics_of(tmp_path / "unbroken")
     assert metrics_of(tmp_path / "broken") == rows
-    betas = [row["beta"] for row in rows]
-    assert betas == sorted(betas) and betas[-1] > 2 * betas[0]
+    assert rows[0]["drift_price"] == 0 < rows[-1]["drift_price"] != rows[-2]["drift_price"]
 
 
 def test_a_wrecking_run_is_held_then_stopped_and_is_a_whole_run(folder: Path, tmp_path: Path) -> None:
@@ -233,15 +266,13 @@ def test_a_wrecking_run_is_held_then_stopped_and_is_a_whole_run(folder: Path, tm
     summary = train(made, pairs, tmp_path / "run")
     rows = metrics_of(tmp_path / "run")
     assert summary.steps == len(rows) < 60
-    assert rows[-1]["beta"] > rows[0]["beta"] == json.loads((tmp_path / "run" / "beta.json").read_text())["value"]
+    assert rows[-1]["drift_price"] > 0.25 > rows[0]["drift_price"] == 0
     assert "stopped early" in rows[-1]["stopped"] and not any("stopped" in row for row in rows[:-1])
     assert rows[-1]["stopped"] in (tmp_path / "run" / "policy" / "README.md").read_text()
     weights = policy_bytes(tmp_path / "run")
     assert train(made, pairs, tmp_path / "run").steps == summary.steps
 
-    for file in (tmp_path / "run" / "policy").rglob("*"):
-        file.unlink()
-    (tmp_path / "run" / "policy").rmdir()  # killed after the last checkpoint, before the policy was written
+    shutil.rmtree(tmp_path / "run" / "policy")  # killed after the last checkpoint, before the policy was written
     train(made, pairs, tmp_path / "run")
     assert policy_bytes(tmp_path / "run") == weights
     assert metrics_of(tmp_path / "run") == rows
@@ -253,3 +284,20 @@ def test_a_stuck_run_is_told_so(folder: Path, tmp_path: Path, capsys: pytest.Cap
     warnings = [row["warning"] for row in metrics_of(tmp_path / "run") if "warning" in row]
     assert len(warnings) == 1
     assert "log 2" in warnings[0] and "learning rate" in warnings[0] and warnings[0] in capsys.readouterr().err
+
+
+def test_automatic_beta_has_a_strength_of_the_objective_or_its_own() -> None:
+    def objective(**fields: object) -> Objective:
+        return Objective.model_validate({"beta": "auto", **fields})
+
+    assert objective().strength == 4.0
+    assert objective(name="ipo").strength == 0.5  # its best margin: one whole step along the signal
+    assert objective(auto={"strength": 7}).beta_words == "auto (strength 7)"
+    assert Objective(beta=200.0).beta_words == "200"
+    for fields, words in (
+        ({"name": "dspo"}, "beta 'auto' is not defined for name 'dspo'"),
+        ({"auto": {"hold_drift": 3, "stop_drift": 2}}, "stop_drift .2. must be above hold_drift .3."),
+        ({"name": "hinge", "protect": {"lose_reward": False}}, "protect: no effect with name 'hinge'"),
+    ):
+        with pytest.raises(ValidationError, match=words):
+            objective(**fields)

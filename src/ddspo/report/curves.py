@@ -61,9 +61,9 @@ _CURVES: tuple[tuple[str, str, str, bool, tuple[tuple[float, str], ...]], ...] =
         ((1.0, "contrast"), (10.0, "sick")),
     ),
     (
-        "beta",
-        "Beta",
-        "Where it is automatic: set before the first step by the signal, raised where drift exceeds its bound.",
+        "drift_price",
+        "Price on drift",
+        "Of automatic beta: above 0 where drift exceeds its bound. It should settle; rising to the end means overshoot.",
         False,
         (),
     ),
@@ -107,7 +107,7 @@ def _value(row: dict[str, Any], key: str) -> float | None:
         return finite(row.get(key))
     win, lose, contrast = (finite(row.get(name)) for name in ("win_drift", "lose_drift", "contrast"))
     known = win is not None and lose is not None and contrast
-    return max(win, lose) / contrast if known else finite(row.get("drift_over_scale"))  # type: ignore[type-var,operator]
+    return max(win, lose) / contrast if known else finite(row.get("drift_over_signal"))  # type: ignore[type-var,operator]
 
 
 def _points(rows: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:

@@ -83,7 +83,7 @@ def _drift_ratio(rows: Sequence[dict[str, Any]]) -> tuple[float | None, str]:
     win, lose, contrast = (late_mean(rows, key) for key in ("win_drift", "lose_drift", "contrast"))
     if win is not None and lose is not None and contrast:
         return max(win, lose) / contrast, "contrast"
-    return late_mean(rows, "drift_over_scale"), "signal that beta was set by"
+    return late_mean(rows, "drift_over_signal"), "signal that beta was set by"
 
 
 def _drift_check(rows: Sequence[dict[str, Any]]) -> Check:

@@ -1,4 +1,4 @@
-"""What a training run said of itself: how beta was chosen and where it went, warnings, an early end."""
+"""What a training run said of itself: how beta was chosen, what drift came to cost, warnings, an early end."""
 
 from __future__ import annotations
 
@@ -28,11 +28,8 @@ def own_words(rows: Sequence[dict[str, Any]], beta: dict[str, Any]) -> list[Chec
 
 
 def _course(rows: Sequence[dict[str, Any]]) -> str:
-    values = [(row["step"], value) for row in rows if (value := finite(row.get("beta"))) is not None]
-    if not values:
-        return ""
-    start, end = values[0][1], values[-1][1]
-    if end == start:
-        return " It stayed there to the end."
-    rose = next(step for step, value in values if value > start)
-    return f" Drift raised it from step {rose:g} on, to {number(end)} at the end."
+    prices = [(row["step"], value) for row in rows if (value := finite(row.get("drift_price"))) is not None]
+    charged = [step for step, value in prices if value > 0]
+    if not charged:
+        return " Drift stayed within its bound." if prices else ""
+    return f" Drift passed its bound at step {charged[0]:g}; its price at the end is {number(prices[-1][1], 2)}."

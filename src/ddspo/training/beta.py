@@ -10,10 +10,12 @@ signal. With policy = reference + u and r = reference - target on either side (m
 and the full step u_win = -r_win, u_lose = r_lose gives beta (|r_win|² + |r_lose|²). So `strength` is the margin, in
 logits, at which a pair that made the full step stands; see docs/beta.md for why 4.
 
-Contrastive targets (training_free, data_driven, guidance): scale is the mean of that sum over pairs, from the target's
-own rows. Forward noise on pairs with degraded prompts: the same, from the rows of training_free, because the noise's
-mean given x_t carries the same signal (`data.measures_contrast`). Forward noise on other pairs: what noise alone does
-to the margin (`noise_scale`).
+    contrastive targets      signal = mean of |r_win|² + |r_lose|² over pairs,  scale = signal
+    forward noise            scale = max(signal, noise)
+
+With forward noise r is mostly noise that nobody can predict. Its mean given x_t carries the signal of the training-free
+target (`data.measures_contrast`), measured with that target's rows; the rest spreads the margin (`noise_scale`), and
+where that spread is the larger one it settles pairs by chance. Pairs that no degraded prompt made have the noise alone.
 """
 
 from __future__ import annotations
@@ -25,15 +27,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from ..diffusion.states import states
+from ..diffusion.noise_path import NoisePath
+from ..diffusion.states import added_noise, states
 from ..errors import UserError
 from ..files import read_json, write_json
 from ..objectives.errors import squared_error
 from ..progress import announce
-from ..recipe import Recipe
+from ..recipe import Recipe, Target
 from ..targets import TARGETS, TargetRows, target_source
 from ..targets.error_space import rows_in_x_0
+from ..tensors import PreferenceBatch, RolePredict, WinLose
 from .data import MicroBatch, measures_contrast, noise_path_on
 from .guards import LEAST_CONTRAST
 from .watch import Watch
@@ -50,21 +55,40 @@ class Choice:
 
     Attributes:
         value: beta, three significant digits, so that the order of float summation does not show.
-        scale: the measured signal, in squared prediction units.
         strength: value · scale, but for the rounding.
+        scale: what beta was set by, in squared prediction units.
+        yardstick: what drift is measured with: the signal, or the scale where there is only noise.
+        measured: 'contrast' or 'noise': which of the two the scale is.
         pairs: how many pairs were measured.
-        measured: 'contrast' or 'noise' (see above).
         network_evaluations: denoiser rows that measuring took.
         reason: one sentence for the report.
     """
 
     value: float
-    scale: float
     strength: float
-    pairs: int
+    scale: float
+    yardstick: float
     measured: str
+    pairs: int
     network_evaluations: float
     reason: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One micro batch, [B] each.
+
+    Attributes:
+        signal: |r_win|² + |r_lose|² of contrastive targets; None: there are none.
+        error: mean of error(reference, noise) over both sides; None: the objective's targets are not noise.
+        dimensions: how many numbers a prediction has.
+        network_evaluations: denoiser rows spent.
+    """
+
+    signal: Tensor | None
+    error: Tensor | None
+    dimensions: int
+    network_evaluations: float
 
 
 def beta_for(strength: float, scale: float) -> float:
@@ -83,62 +107,46 @@ def noise_scale(error: float, dimensions: int) -> float:
 
 @torch.no_grad()
 def choose_beta(
-    recipe: Recipe,
-    micro_batches: Iterable[MicroBatch],
-    rows_of: Callable[[MicroBatch], TargetRows],
-    *,
-    contrast: bool,
+    recipe: Recipe, micro_batches: Iterable[MicroBatch], measure: Callable[[MicroBatch], Measured]
 ) -> Choice:
     """Measure the signal and choose beta.
 
     Args:
-        recipe: objective and target are read.
+        recipe: the objective is read.
         micro_batches: the pairs to measure on, with the timesteps, noise and weights that the run draws for them.
-        rows_of: reference and target rows of a micro batch, without gradient.
-        contrast: whether `rows_of` has contrastive targets; otherwise its targets are the noise.
+        measure: what reference and targets say of a micro batch.
 
     Raises:
         UserError: there is no signal.
     """
-    total = weights = torch.zeros((), dtype=torch.float64)
-    pairs, evaluations, dimensions = 0, 0, 1
+    sums, pairs, evaluations = {"signal": 0.0, "noise": 0.0, "weight": 0.0}, 0, 0.0
     for micro in micro_batches:
-        rows = rows_of(micro)
-        reference = rows.compared()
-        win = squared_error(reference.win, rows.target.win).double()
-        lose = squared_error(reference.lose, rows.target.lose).double()
-        weight = micro.weight.double()
-        total = total + ((win + lose) * weight).sum().cpu()
-        weights = weights + weight.sum().cpu()
-        pairs += len(weight)
-        evaluations += rows.network_evaluations
-        dimensions = reference.win[0].numel()
-    mean = float(total / weights)
-    scale = mean if contrast else noise_scale(mean / 2, dimensions)
+        found, weight = measure(micro), micro.weight.double()
+        if found.signal is not None:
+            sums["signal"] += float((found.signal.double() * weight).sum())
+        if found.error is not None:
+            sums["noise"] += float((found.error.double() * weight).sum()) * noise_scale(1.0, found.dimensions)
+        sums["weight"] += float(weight.sum())
+        pairs, evaluations = pairs + len(weight), evaluations + found.network_evaluations
+    signal, noise = sums["signal"] / sums["weight"], sums["noise"] / sums["weight"]
+    scale, strength = max(signal, noise), recipe.objective.strength
     if not math.isfinite(scale) or scale < LEAST_CONTRAST:
         raise UserError(
             f"objective.beta auto: the signal on {pairs} pairs is {scale:.2g}, nothing to set beta by; check that "
             "degraded prompts differ from their prompts, or give beta as a number"
         )
-    strength = recipe.objective.strength
-    value = beta_for(strength, scale)
-    return Choice(
-        value, scale, strength, pairs, "contrast" if contrast else "noise", evaluations,
-        _reason(value, scale, strength, pairs, contrast=contrast),
-    )  # fmt: skip
+    value, kind = beta_for(strength, scale), "contrast" if signal >= noise else "noise"
+    reason = (
+        f"beta {value:g} = strength {strength:g} / {scale:.4g}, {_WHAT[kind]}, measured on {pairs} pairs before the "
+        f"first step: a pair counts as settled, at a margin of {strength:g}, when the policy has made that movement once"
+    )
+    return Choice(value, strength, scale, signal or scale, kind, pairs, evaluations, f"{reason}.")
 
 
-def _reason(value: float, scale: float, strength: float, pairs: int, *, contrast: bool) -> str:
-    what = (
-        "how far the winning and losing targets are from the reference (mean squared)"
-        if contrast
-        else "the spread that noise alone gives the margin when the policy moves as far as its own error"
-    )
-    return (
-        f"beta {value:g} = strength {strength:g} / {scale:.4g}, where {scale:.4g} is {what}, measured on {pairs} pairs "
-        f"before the first step. A pair counts as settled, at a margin of {strength:g}, when the policy has made that "
-        "movement once."
-    )
+_WHAT = {
+    "contrast": "the mean squared distance of winning and losing targets from the reference",
+    "noise": "the spread that noise alone gives the margin when the policy moves as far as its own error",
+}
 
 
 def read_choice(output: Path) -> Choice | None:
@@ -157,7 +165,7 @@ def settle_beta(run: Run) -> None:
 
     The main process alone measures, so the choice does not depend on how many there are; the others read its file.
     """
-    if run.recipe.objective.beta != "auto" or run.watch.beta_0 is not None:
+    if run.recipe.objective.beta != "auto" or run.watch.beta is not None:
         return
     if run.is_main and read_choice(run.output) is None:
         write_choice(run.output, measure(run))
@@ -165,7 +173,7 @@ def settle_beta(run: Run) -> None:
     choice = read_choice(run.output)
     if choice is None:
         raise UserError(f"{run.output / FILE_NAME} is not there for this process; all need the same file system")
-    run.watch = Watch(beta_0=choice.value, scale=choice.scale)
+    run.watch = Watch(beta=choice.value, yardstick=choice.yardstick)
     run.ledger.add(choice.network_evaluations)
     announce(choice.reason)
 
@@ -173,14 +181,46 @@ def settle_beta(run: Run) -> None:
 def measure(run: Run) -> Choice:
     """`choose_beta` on the first pairs of a run, as it will draw them."""
     recipe, training = run.recipe, run.settings
-    contrast = recipe.target.source != "forward_noise" or measures_contrast(recipe, run.store)
-    noise = recipe.target.source == "forward_noise"
-    target = TARGETS["training_free"] if noise and contrast else target_source(recipe.target)
     path = noise_path_on(run.family.noise_path, run.accelerator.device)
-
-    def rows_of(micro: MicroBatch) -> TargetRows:
-        rows = target(micro.pairs, states(micro.pairs, path), run.roles.predict, path)
-        return rows_in_x_0(rows, micro.pairs.timestep, path) if recipe.target.error_space == "x_0" else rows
-
+    contrast = recipe.target.source != "forward_noise" or measures_contrast(recipe, run.store)
     samples = min(recipe.objective.auto.pairs, training.max_steps * training.global_batch_pairs)
-    return choose_beta(recipe, run.batches.first(samples), rows_of, contrast=contrast)
+    return choose_beta(
+        recipe,
+        run.batches.first(samples),
+        lambda micro: measure_batch(micro.pairs, recipe.target, run.roles.predict, path, contrast=contrast),
+    )
+
+
+def measure_batch(
+    batch: PreferenceBatch, target: Target, predict: RolePredict, path: NoisePath, *, contrast: bool
+) -> Measured:
+    """Signal and error of B pairs.
+
+    Args:
+        batch: with the timesteps and noise that training draws.
+        target: source and space of errors.
+        predict: the frozen roles are asked.
+        path: how x_0 and noise make x_t.
+        contrast: whether there are contrastive targets: those of `target`, or, with forward noise, of degraded prompts.
+    """
+    noise, x_t, added = target.source == "forward_noise", states(batch, path), added_noise(batch, path)
+    source = TARGETS["training_free"] if noise and contrast else target_source(target)
+    rows = source(batch, x_t, predict, path)
+    forward = WinLose(
+        path.target(batch.x_0.win, added.win, batch.timestep), path.target(batch.x_0.lose, added.lose, batch.timestep)
+    )
+    noisy = TargetRows(forward, rows.reference, 0)
+    if target.error_space == "x_0":
+        rows, noisy = (rows_in_x_0(one, batch.timestep, path) for one in (rows, noisy))
+    return Measured(
+        both_errors(rows) if contrast else None,
+        both_errors(noisy) / 2 if noise else None,
+        x_t.win[0].numel(),
+        rows.network_evaluations,
+    )
+
+
+def both_errors(rows: TargetRows) -> Tensor:
+    """error(reference, target) of both sides added, [B]."""
+    reference = rows.compared()
+    return squared_error(reference.win, rows.target.win) + squared_error(reference.lose, rows.target.lose)

@@ -12,7 +12,8 @@
 | drift_over_contrast | the larger drift / contrast: movement in units of the signal |
 | margin_by_timestep | mean margin in ten equal parts of the schedule, clean first; null where no pair fell |
 | win_drift_by_timestep, lose_drift_by_timestep, contrast_by_timestep | the same of drift and contrast |
-| beta, drift_over_scale | automatic beta: as this step trained with it; the larger drift / the measured signal |
+| beta, drift_price | automatic beta: what this step trained with |
+| drift_over_signal | automatic beta: the larger drift / the signal measured before the first step |
 | warning, stopped | in words: something looks wrong; the run ended early |
 | gradient_norm | before clipping |
 | learning_rate, pairs_per_second, seconds | of this step |

@@ -73,9 +73,15 @@ class Step(Protocol):
     """What the loop calls for every micro batch."""
 
     def __call__(
-        self, batch: PreferenceBatch, *, beta: float | None = None, rows: TargetRows | None = None
+        self,
+        batch: PreferenceBatch,
+        *,
+        beta: float | None = None,
+        price: float = 0.0,
+        rows: TargetRows | None = None,
     ) -> StepOutcome:
-        """`beta` in place of the recipe's; `rows`, computed before, in place of asking the frozen roles."""
+        """`beta` in place of the recipe's, `price` on drift beside its anchors; `rows`, computed before, in place of
+        asking the frozen roles."""
         ...
 
 
@@ -115,6 +121,7 @@ def pair_step(
     reference_is_target: bool = False,
     x_0_errors: bool = False,
     beta: float | None = None,
+    price: float = 0.0,
     rows: TargetRows | None = None,
 ) -> StepOutcome:
     """States of both sides, what is known without the policy, the policy, then objective and options.
@@ -129,6 +136,7 @@ def pair_step(
         reference_is_target: whether the winning target is the reference's own prediction; the safeguard asks.
         x_0_errors: whether errors are those of the x_0 that predictions imply.
         beta: in place of `settings.beta`.
+        price: on drift of both sides, beside the anchors of `settings`.
         rows: targets and reference predictions of this batch, computed before; None: computed here.
 
     Raises:
@@ -149,7 +157,7 @@ def pair_step(
         guarded = safeguard(policy, rows.target, mu=settings.safeguard, free=free)
     result = OBJECTIVES[settings.name].loss(guarded, reference, rows.target, settings, beta)
     return StepOutcome(
-        loss=result.loss + _prices(policy, rows, settings, beta),
+        loss=result.loss + _prices(policy, rows, settings, beta, price),
         timestep=batch.timestep,
         forward_rows=spent + 2 * count,
         backward_rows=2 * count,
@@ -168,6 +176,7 @@ def winning_step(
     settings: recipe.Objective,
     compare: bool,
     beta: float | None = None,
+    price: float = 0.0,
     rows: TargetRows | None = None,
 ) -> StepOutcome:
     """Plain fine-tuning on winning sides: one policy row per pair, and one of the reference if drift has a price.
@@ -178,7 +187,7 @@ def winning_step(
         noise_path: how x_0 and noise make x_t, and what the network predicts.
         settings: the objective and its options.
         compare: whether to ask the reference, which has no part in the loss but for a price on drift.
-        beta, rows: as every step takes them; there is no beta here, and nothing that was computed before.
+        beta, price, rows: as every step takes them; there is no beta here, and nothing that was computed before.
     """
     x_t, noise, count = states(batch, noise_path).win, added_noise(batch, noise_path).win, len(batch.timestep)
     target = noise_path.target(batch.x_0.win, noise, batch.timestep)
@@ -208,11 +217,12 @@ def beta_in_use(settings: recipe.Objective, beta: float | None) -> float:
     return settings.beta
 
 
-def _prices(policy: WinLose, rows: TargetRows, settings: recipe.Objective, beta: float) -> Tensor | float:
-    """What the anchors add to the loss, [B]; 0 without anchors."""
-    if not any(settings.anchors):
+def _prices(policy: WinLose, rows: TargetRows, settings: recipe.Objective, beta: float, price: float) -> Tensor | float:
+    """What anchors and `price` add to the loss, [B]; 0 without."""
+    win, lose = (anchor + price for anchor in settings.anchors)
+    if not (win or lose):
         return 0.0
-    unit, (win, lose) = beta / 2 if FACTS[settings.name].beta_scales_errors else 1.0, settings.anchors
+    unit = beta / 2 if FACTS[settings.name].beta_scales_errors else 1.0
     return drift_anchor(policy, rows.compared(), unit=unit, anchor=win, lose_anchor=lose)
 
 

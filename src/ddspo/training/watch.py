@@ -17,32 +17,35 @@ MEMORY = 0.8
 """share of the old value that smoothing keeps at each step: about five steps long"""
 
 
+FULL_STEP_PRICE = 0.25
+"""the anchor at which both sides alike stop after one whole step of an unsaturated pair (`objectives.anchor`)"""
+
+
 @dataclass
 class Watch:
-    """What has been seen of a run.
+    """What has been seen of a run, and what automatic beta makes of it.
 
-        drift      <- 0.8 drift + 0.2 max(win_drift, lose_drift) / scale           from 0
+        drift      <- 0.8 drift + 0.2 max(win_drift, lose_drift) / yardstick       from 0
         saturation <- 0.8 saturation + 0.2 saturation of the step                  from 1/2
-        beta        = beta_0 · max(1, largest drift so far / hold_drift)            automatic beta only
-        stop          when drift > stop_drift                                       automatic beta only
+        price       = 1/4 max(0, drift / hold_drift - 1)                           automatic beta only
+        stop          when drift > stop_drift                                      automatic beta only
 
-    beta only rises. A pair of margin m has weight sigmoid(-m) in the gradient, so multiplying beta by f settles at once
-    all that f·m settles: pairs that have moved far enough stop pushing, pairs that have not still do.
+    The price is an anchor (`objectives.anchor`) on top of the recipe's. With hold_drift 1/2 it is 1/4 at drift 1, where
+    an unsaturated policy stands still: u = d / (4 · price). Raising beta instead only slows a run that drifts, since
+    pairs that are settled let go but nothing pulls back; measured in docs/beta.md.
 
     Attributes:
-        beta_0: beta chosen before the first step; None: beta is the recipe's number.
-        scale: the signal measured with it; None: each step's own contrast, if it has one.
+        beta: chosen before the first step; None: the recipe's number.
+        yardstick: the signal measured with it; None: each step's own contrast, if it has one.
         drift, saturation: smoothed.
-        peak: the largest smoothed drift so far.
         told: names of the warnings already given; each is given once in a run.
         stopped: why the run ended early, or None.
     """
 
-    beta_0: float | None = None
-    scale: float | None = None
+    beta: float | None = None
+    yardstick: float | None = None
     drift: float = 0.0
     saturation: float = 0.5
-    peak: float = 0.0
     told: list[str] = field(default_factory=list)
     stopped: str | None = None
 
@@ -50,32 +53,32 @@ class Watch:
         """For a checkpoint."""
         return asdict(self)
 
-    def beta(self, auto: AutoBeta) -> float | None:
-        """What the next step trains with; None: the recipe's number."""
-        return None if self.beta_0 is None else self.beta_0 * max(1.0, self.peak / auto.hold_drift)
+    def price(self, auto: AutoBeta) -> float:
+        """What drift costs in the next step, as an anchor; 0 without automatic beta."""
+        return 0.0 if self.beta is None else FULL_STEP_PRICE * max(0.0, self.drift / auto.hold_drift - 1)
 
     def see(self, row: dict[str, Any], auto: AutoBeta, max_steps: int) -> dict[str, Any]:
         """Take in the row of one step; returns fields to add to it.
 
-        'beta' and 'drift_over_scale' with automatic beta, 'warning' and 'stopped' where something is to be said.
+        'beta', 'drift_price' and 'drift_over_signal' with automatic beta, 'warning' and 'stopped' where something is to
+        be said.
         """
         added: dict[str, Any] = {}
-        scale = self.scale if self.scale is not None else row.get("contrast")
-        drift = max(row["win_drift"], row["lose_drift"]) / scale if scale and "win_drift" in row else None
+        yardstick = self.yardstick if self.yardstick is not None else row.get("contrast")
+        drift = max(row["win_drift"], row["lose_drift"]) / yardstick if yardstick and "win_drift" in row else None
+        if self.beta is not None:
+            added = {"beta": self.beta, "drift_price": self.price(auto), "drift_over_signal": drift}
         if drift is not None:
             self.drift = MEMORY * self.drift + (1 - MEMORY) * drift
         if "saturation" in row:
             self.saturation = MEMORY * self.saturation + (1 - MEMORY) * row["saturation"]
-        if self.beta_0 is not None:
-            added |= {"beta": self.beta(auto), "drift_over_scale": drift}
-            self.peak = max(self.peak, self.drift)
-            if auto.stop_drift is not None and self.drift > auto.stop_drift:
-                self.stopped = (
-                    f"stopped early after step {row['step']} of {max_steps}: drift reached {self.drift:.3g} times the "
-                    f"signal, the bound is {auto.stop_drift:g} (objective.auto.stop_drift)"
-                )
-                announce(self.stopped)
-                return added | {"stopped": self.stopped}
+        if self.beta is not None and auto.stop_drift is not None and self.drift > auto.stop_drift:
+            self.stopped = (
+                f"stopped early after step {row['step']} of {max_steps}: drift reached {self.drift:.3g} times the "
+                f"signal, the bound is {auto.stop_drift:g} (objective.auto.stop_drift)"
+            )
+            announce(self.stopped)
+            return added | {"stopped": self.stopped}
         found = diagnose(
             self.drift if drift is not None else None,
             self.saturation if "saturation" in row else None,
