@@ -138,7 +138,7 @@ def choose_beta(
     value, kind = beta_for(strength, scale), "contrast" if signal >= noise else "noise"
     reason = (
         f"beta {value:g} = strength {strength:g} / {scale:.4g}, {_WHAT[kind]}, measured on {pairs} pairs before the "
-        f"first step: a pair counts as settled, at a margin of {strength:g}, when the policy has made that movement once"
+        f"first step: a pair counts as settled, at a margin of {strength:g}, once the policy has made that movement"
     )
     return Choice(value, strength, scale, signal or scale, kind, pairs, evaluations, f"{reason}.")
 
