@@ -19,6 +19,7 @@ from .errors import UserError
 from .files import claim_folder, read_json, write_json, write_text
 from .ledger import FILE_NAME as COST_FILE
 from .ledger import Ledger
+from .model_card import write_figures
 from .recipe import Recipe
 from .recipe_file import baseline_recipe, dump_recipe
 from .target_recipes import SIDES, target_trainings
@@ -42,6 +43,7 @@ _NOT_IDENTITY: dict[str, Any] = {
     "pairs": {"contrast_draws", "min_contrast"},
     "training": {
         "micro_batch_pairs",
+        "reference_rows",
         "gradient_checkpointing",
         "checkpoint_every_steps",
         "keep_checkpoints",
@@ -180,10 +182,13 @@ def policies_of(recipe: Recipe, run: Path) -> dict[str, Path]:
 
 
 def evaluate_stage(recipe: Recipe, run: Path) -> str:
-    """Compare the reference with every policy; where the scores are."""
+    """Compare the reference with every policy, and write what was found into their cards; where the scores are."""
     from .evaluation.evaluate import evaluate
 
-    evaluate(recipe, policies_of(recipe, run), run / SCORES)
+    policies = policies_of(recipe, run)
+    summary = evaluate(recipe, policies, run / SCORES)
+    for name, folder in policies.items():
+        write_figures(folder, summary.folder / "evaluation.json", name)
     return str(run / SCORES)
 
 

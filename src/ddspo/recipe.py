@@ -185,8 +185,16 @@ class Evaluation(Section):
     """per-image scorers"""
     set_metrics: tuple[str, ...] = ("frechet", "inception_score")
     """scores of whole sets of pictures; they need a feature network (tinyscenes has one)"""
+    negative_prompt_baseline: bool = False
+    """also the reference guided away from each prompt's degraded prompt, untrained; as 'negative_prompt'"""
     bootstrap_samples: Positive = 10_000
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+    @model_validator(mode="after")
+    def _guided(self) -> Evaluation:
+        if self.negative_prompt_baseline and self.sampling.guidance_scale == 1:
+            raise ValueError("negative_prompt_baseline needs guidance; set sampling.guidance_scale above 1")
+        return self
 
 
 class Recipe(Section):

@@ -73,7 +73,12 @@ class Roles:
 
     @classmethod
     def full(
-        cls, family: PipelineFamily, frozen_dtype: str = "fp32", *, mixed_precision: Precision | None = None
+        cls,
+        family: PipelineFamily,
+        frozen_dtype: str = "fp32",
+        *,
+        mixed_precision: Precision | None = None,
+        reference: bool = True,
     ) -> Roles:
         """All parameters trained in float32, beside a frozen copy.
 
@@ -82,6 +87,7 @@ class Roles:
             frozen_dtype: 'fp32', or the precision of the copy's matrices and convolutions. Autocast rounds the
                 policy's to the same numbers; what autocast leaves alone (norms, tables) stays float32 in the copy.
             mixed_precision: autocast for both roles; None: that of `frozen_dtype`.
+            reference: False: no frozen copy, for objectives that ask nobody but the policy.
 
         Raises:
             UserError: a low-precision copy beside a policy that computes otherwise: they would differ from step 0 on.
@@ -98,8 +104,9 @@ class Roles:
             raise UserError("the denoiser carries a LoRA; merge it into the weights before full fine-tuning")
         if any(parameter.dtype != torch.float32 for parameter in family.denoiser.parameters()):
             family.load_denoiser(torch.float32)
-        frozen = copy.deepcopy(family.denoiser).requires_grad_(False).eval()
-        _store_low(frozen, DTYPES[frozen_dtype])
+        frozen = copy.deepcopy(family.denoiser).requires_grad_(False).eval() if reference else None
+        if frozen is not None:
+            _store_low(frozen, DTYPES[frozen_dtype])
         family.denoiser.requires_grad_(True)
         return cls(family, "full", frozen, precision)
 
@@ -142,6 +149,14 @@ class Roles:
             send_home(self._frozen)
             self._offloaded = True
 
+    def forget_reference(self) -> None:
+        """Let go of the frozen copy of full fine-tuning; nobody but the policy can be asked any more.
+
+        With LoRA the reference is no copy, and stays.
+        """
+        if self.kind == "full":
+            self._frozen = self._compiled = None
+
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass: less memory, about a third more compute, the same numbers."""
         self.trained.enable_gradient_checkpointing()  # type: ignore[operator]
@@ -163,6 +178,8 @@ class Roles:
 
     @contextlib.contextmanager
     def _frozen_as(self, role: Role) -> Iterator[nn.Module]:
+        if self.kind == "full" and self._frozen is None:
+            raise UserError(f"there is no {role} model here: the objective asks for none, or its rows are stored")
         if role != "reference" and role not in self._adapters:
             raise UserError(f"there is no {role} model; make it with `ddspo targets`, or give target.{role}")
         network = self.trained if self._frozen is None else self._frozen

@@ -45,8 +45,8 @@ class MicroBatch:
     pairs: PreferenceBatch
     weight: Tensor
     is_last: bool
-    step: int
-    positions: Sequence[int]
+    step: int = 0
+    positions: Sequence[int] = ()
 
 
 class Batches:
@@ -74,8 +74,7 @@ class Batches:
     ) -> None:
         self.recipe, self.store, self.prompts, self.noise_path, self.device = recipe, store, prompts, noise_path, device
         self.degraded = needs_degraded_prompts(recipe) or measures_contrast(recipe, store)
-        count = recipe.training.global_batch_pairs
-        self.share = range(rank * count // processes, (rank + 1) * count // processes)
+        self.processes, self.share = processes, _share(recipe.training.global_batch_pairs, rank, processes)
         self.micro_batch_pairs = recipe.training.micro_batch_pairs
         """at most so many pairs per network call; made smaller when memory gives out"""
 
@@ -87,7 +86,16 @@ class Batches:
 
     def cut(self, step: int) -> list[Sequence[int]]:
         """Positions in the global batch of each of this process's micro batches."""
-        return _cut(self.share, self.micro_batch_pairs) if self.store.one_shape else self._of_one_shape_each(step)
+        return self._cut(step, self.share, self.micro_batch_pairs)
+
+    def cut_of_all(self, step: int) -> list[Sequence[int]]:
+        """The same of all processes, as the recipe cuts them."""
+        training = self.recipe.training
+        cuts: list[Sequence[int]] = []
+        for rank in range(self.processes):
+            share = _share(training.global_batch_pairs, rank, self.processes)
+            cuts += self._cut(step, share, training.micro_batch_pairs)
+        return cuts
 
     def first(self, samples: int) -> Iterator[MicroBatch]:
         """The run's first `samples` samples, all of them on this process: to measure before the first step."""
@@ -96,11 +104,13 @@ class Batches:
             for positions in _cut(range(min(count, samples - step * count)), micro if self.store.one_shape else 1):
                 yield self.micro_batch(step, positions, is_last=False)
 
-    def _of_one_shape_each(self, step: int) -> list[Sequence[int]]:
+    def _cut(self, step: int, share: range, size: int) -> list[Sequence[int]]:
+        if self.store.one_shape:
+            return _cut(share, size)
         shapes: dict[tuple[int, int, int], list[int]] = {}
-        for position, number in zip(self.share, self._numbers(step, self.share), strict=True):
+        for position, number in zip(share, self._numbers(step, share), strict=True):
             shapes.setdefault(self.store.shape_of(number), []).append(position)
-        return [positions for shape in sorted(shapes) for positions in _cut(shapes[shape], self.micro_batch_pairs)]
+        return [positions for shape in sorted(shapes) for positions in _cut(shapes[shape], size)]
 
     def _numbers(self, step: int, positions: Sequence[int]) -> list[int]:
         first = step * self.recipe.training.global_batch_pairs
@@ -138,6 +148,10 @@ class Batches:
             raise UserError(f"{self.store.folder} holds no trajectory states; make pairs with pairs.trajectory_states")
         states = (uniforms * len(stored)).long()
         return stored[states], self.store.read_states(numbers, states.tolist())
+
+
+def _share(count: int, rank: int, processes: int) -> range:
+    return range(rank * count // processes, (rank + 1) * count // processes)
 
 
 def _cut(positions: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -13,14 +13,16 @@ from ..families.roles import Roles
 from ..families.stored_prompts import StoredPromptTable
 from ..files import append_jsonl
 from ..ledger import Ledger
-from ..method_facts import needs_degraded_prompts
+from ..method_facts import frozen_rows, needs_degraded_prompts
 from ..pairs.store import PairStore
 from ..recipe import Recipe
+from ..targets import TargetRows
 from .checkpoint import Checkpoint, latest_checkpoint, remove_leftovers, save_checkpoint
-from .data import Batches, measures_contrast, noise_path_on, pairs_used
+from .data import Batches, MicroBatch, measures_contrast, noise_path_on, pairs_used
 from .metrics import MetricSums, sync_metrics, truncate_metrics
 from .optimizer import MovingAverage, load_optimizer_state, make_optimizer, optimizer_state
 from .preview import draw_preview, is_preview_step, preview_prompts
+from .reference_rows import ReferenceRows
 from .result import save_result
 from .step import make_step
 from .target_models import target_models
@@ -51,7 +53,12 @@ class Run:
         self.roles = (
             Roles.lora(family, settings.lora, recipe.seed, mixed_precision=settings.mixed_precision)
             if settings.parameters == "lora"
-            else Roles.full(family, recipe.model.frozen_dtype, mixed_precision=settings.mixed_precision)
+            else Roles.full(
+                family,
+                recipe.model.frozen_dtype,
+                mixed_precision=settings.mixed_precision,
+                reference=frozen_rows(recipe) > 0 or recipe.objective.beta == "auto",
+            )
         )
         self.roles.add_target_models(target_models(recipe))
         if settings.gradient_checkpointing:
@@ -74,7 +81,11 @@ class Run:
             rank=accelerator.process_index,
             processes=accelerator.num_processes,
         )
-        self.step = make_step(recipe, self.roles.predict, noise_path_on(family.noise_path, accelerator.device))
+        noise_path = noise_path_on(family.noise_path, accelerator.device)
+        self.step = make_step(recipe, self.roles.predict, noise_path)
+        self.rows = (
+            None if settings.reference_rows is None else ReferenceRows(recipe, store, family, noise_path, self.batches)
+        )
         self.ledger = Ledger()
         self.watch = Watch()
 
@@ -84,6 +95,20 @@ class Run:
         if needs_degraded_prompts(self.recipe) or measures_contrast(self.recipe, self.store):
             prompts += [row["degraded_prompt"] for row in rows]
         return prompts + (["", *self.preview_prompts] if self.preview_prompts else [])
+
+    def prepare_rows(self, first: int) -> None:
+        """With `training.reference_rows`: make what steps `first` and later lack, then forget the reference."""
+        if self.rows is None:
+            return
+        accelerator, steps = self.accelerator, self.settings.max_steps
+        self.rows.make_missing(
+            self.roles.predict, first, steps, rank=accelerator.process_index, wait=accelerator.wait_for_everyone
+        )
+        self.roles.forget_reference()
+
+    def rows_of(self, micro: MicroBatch) -> TargetRows | None:
+        """Stored targets and reference predictions of a micro batch; None: the step asks for them itself."""
+        return None if self.rows is None else self.rows.target_rows(micro)
 
     @property
     def metrics_file(self) -> Path:
@@ -176,5 +201,5 @@ class Run:
         for tracker in self.accelerator.trackers:
             tracker.finish()
         if self.is_main:
-            save_result(self.recipe, self.output, self.roles, self.average, self.ledger, len(self.store))
+            save_result(self.recipe, self.output, self.roles, self.average, self.ledger, self.store)
         self.accelerator.wait_for_everyone()
