@@ -57,8 +57,9 @@ class Degradation(Section):
     """removal: style phrases ('a photo of', 'oil painting', 'by ...') are never dropped"""
     kinds: tuple[str, ...] = ()
     """methods with several kinds of edit: use only these; empty means all"""
-    tagger: Literal["words", "hanta"] = "words"
-    """rules: parts of speech from built-in word lists, or from HanTa (pip install 'ddspo[nlp]')"""
+    tagger: Literal["words", "hanta", "spacy"] = "words"
+    """rules: parts of speech from built-in word lists, or from HanTa (pip install 'ddspo[nlp]') or spaCy
+    ('ddspo[spacy]')"""
     language_model: LanguageModel = LanguageModel()
     fallback: Literal["none", "rules"] = "none"
     """local_model and server: what to do with prompts for which no answer is usable"""

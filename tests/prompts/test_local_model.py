@@ -10,7 +10,7 @@ from ddspo.errors import UserError
 from ddspo.prompts.degrade import degrade_prompts
 from ddspo.prompts.instructions import messages
 from ddspo.prompts.language_model import Failure, Question
-from ddspo.prompts.local_model import LocalCompleter
+from ddspo.prompts.local_model import LocalCompleter, _OwnDraws
 from ddspo.prompts.sources import PromptRecord
 from ddspo.recipe import Degradation, LanguageModel
 from helpers.tiny_language_model import save_tiny_language_model
@@ -51,6 +51,25 @@ def test_sampling_follows_the_seed_and_leaves_global_randomness_alone(folder: Pa
     assert first == again
     moved = [Question(question.messages, 99) for question in questions()]
     assert list(completer.complete(moved, {})) != first
+
+
+def test_an_answer_does_not_depend_on_what_shares_its_batch(folder: Path) -> None:
+    """So work that was interrupted, or shared by processes, gives what unbroken work gives."""
+    answers = {
+        size: list(LocalCompleter(settings(folder, temperature=0.7, batch_prompts=size)).complete(questions(), {}))
+        for size in (1, 3, 4)
+    }
+    assert answers[1] == answers[3] == answers[4] and len(set(answers[1])) > 1
+
+
+def test_own_draws_follow_the_softmax() -> None:
+    import torch
+
+    logits = torch.tensor([[0.0, 1.0, 2.0]]).repeat(4000, 1)
+    drawn = _OwnDraws(list(range(4000)), 0.5, torch.device("cpu"))(torch.zeros(4000, 1), logits).argmax(1)
+    shares = torch.bincount(drawn, minlength=3) / 4000
+    expected = torch.softmax(torch.tensor([0.0, 2.0, 4.0]), 0)
+    assert (shares - expected).abs().max() < 4 * (0.25 / 4000) ** 0.5
 
 
 def test_too_long_a_prompt_fails_alone(folder: Path) -> None:

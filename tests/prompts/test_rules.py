@@ -11,7 +11,7 @@ from ddspo.prompts.removal import RemovalDegrader
 from ddspo.prompts.rules.analysis import analyze
 from ddspo.prompts.rules.degrader import RULES, RulesDegrader
 from ddspo.prompts.rules.inflect import article, plural
-from ddspo.prompts.rules.tagger import HanTaTagger, WordListTagger
+from ddspo.prompts.rules.tagger import TAGGERS, HanTaTagger, SpacyTagger, WordListTagger
 from ddspo.prompts.rules.text import said, tokenize
 from ddspo.prompts.variants import UnusableError
 
@@ -197,3 +197,54 @@ def test_hanta_plugs_in_and_its_absence_is_explained(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "HanTa", module)
     degrader = RulesDegrader(("drop_attribute",), HanTaTagger())
     assert degrader.degrade("a zorbly glonk", np.random.default_rng(0), 5)[0].text == "a glonk"
+
+
+def test_spacy_plugs_in_and_its_absence_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(UserError, match="pip install 'ddspo.spacy"):
+        SpacyTagger()
+
+    def pipeline(words: list[str]) -> list[types.SimpleNamespace]:
+        kinds = {"zorbly": "ADJ", "glonk": "NOUN", "the": "X", "wooden": "NOUN"}
+        return [types.SimpleNamespace(pos_=kinds.get(word, "X")) for word in words]
+
+    pipeline.vocab = "vocabulary"  # type: ignore[attr-defined]
+    spacy, tokens = types.ModuleType("spacy"), types.ModuleType("spacy.tokens")
+    spacy.load = lambda name, exclude: pipeline  # type: ignore[attr-defined]
+    tokens.Doc = lambda vocab, words: words  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "spacy", spacy)
+    monkeypatch.setitem(sys.modules, "spacy.tokens", tokens)
+    assert SpacyTagger().tag(["the", "wooden", "zorbly", "glonk"]) == ["determiner", "adjective", "adjective", "noun"]
+    degrader = RulesDegrader(("drop_attribute",), TAGGERS["spacy"]())
+    assert degrader.degrade("a zorbly glonk", np.random.default_rng(0), 5)[0].text == "a glonk"
+
+    def absent(name: str, exclude: list[str]) -> None:
+        raise OSError
+
+    spacy.load = absent  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="spacy download en_core_web_sm"):
+        SpacyTagger()
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompt", "never"),
+    [
+        ("swap_attributes", "a parking meter above a red broccoli", "parking broccoli"),
+        ("swap_attributes", "a brown carrot and a white potted plant", "potted carrot"),
+        ("drop_attribute", "a potted plant", "a plant"),
+        ("drop_object", "The tube is between the conical funnel and the box.", "between the box"),
+        ("change_object", "a statue from a block of stone", "of "),
+        ("generalize_noun", "a person looks at a map of the world", "an object of the world"),
+        ("generalize_noun", "two toys in the yard", "place"),
+        ("swap_objects", "A group of people are gathered around a campfire", "campfire are"),
+        ("swap_objects", "A group of tourists is taking a selfie", "selfie is"),
+    ],
+)
+def test_mistakes_once_found_in_samples_stay_mended(kind: str, prompt: str, never: str) -> None:
+    for seed in range(8):
+        try:
+            made = RulesDegrader((kind,)).degrade(prompt, np.random.default_rng(seed), 9)
+        except UnusableError:
+            continue
+        kept = "block of stone" if kind == "change_object" else None
+        assert all((kept in v.text) if kept else (never not in v.text) for v in made), [v.text for v in made]

@@ -15,11 +15,30 @@ from .language_model import Failure, Question
 _DTYPES = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class LocalCompleter:
-    """Answers in batches: chat template, left padding, one seed per batch. Loads the model at the first question.
+class _OwnDraws:
+    """Sampling in which every row has its own randomness, as a processor of logits before greedy choice.
 
-    With temperature 0 an answer depends on its prompt alone (up to rounding in padded batches); otherwise also on the
-    prompts that share its batch.
+        argmax_i (logit_i / temperature + g_i),  g_i = -log(-log u_i)      draws i with softmax(logit / temperature)
+
+    (the Gumbel-max trick), with u from a generator per row.
+    """
+
+    def __init__(self, seeds: list[int], temperature: float, device: torch.device) -> None:
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self._temperature = temperature
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        uniform = torch.stack([torch.rand(scores.shape[1], generator=g, device=g.device) for g in self._generators])
+        tiny = torch.finfo(torch.float32).tiny
+        exponential = (-torch.log(uniform.clamp_min(tiny))).clamp_min(tiny)
+        return scores.float() / self._temperature - torch.log(exponential)
+
+
+class LocalCompleter:
+    """Answers in batches: chat template, left padding, a seed per question. Loads the model at the first question.
+
+    An answer depends on its own prompt and seed, not on what shares its batch (up to rounding in padded batches): so
+    interrupted and shared work gives what unbroken work gives.
     """
 
     def __init__(self, settings: LanguageModel) -> None:
@@ -74,32 +93,32 @@ class LocalCompleter:
         answers: list[str | Failure] = [Failure("longer than the model's context")] * len(batch)
         fitting = [i for i, row in enumerate(rows) if len(row["input_ids"]) + self._settings.max_new_tokens <= room]
         if fitting:
-            ids = [rows[i]["input_ids"] for i in fitting]
-            for i, answer in zip(fitting, self._generate(ids, batch[fitting[0]].seed), strict=True):
+            made = self._generate([rows[i]["input_ids"] for i in fitting], [batch[i].seed for i in fitting])
+            for i, answer in zip(fitting, made, strict=True):
                 answers[i] = answer
         return answers
 
-    def _generate(self, ids: list[list[int]], seed: int) -> list[str]:
+    def _generate(self, ids: list[list[int]], seeds: list[int]) -> list[str]:
         """Answers to tokenized conversations; a batch that does not fit into memory is halved."""
         tokenizer, model = self._load()
         padded = tokenizer.pad({"input_ids": ids}, padding=True, return_tensors="pt").to(model.device)
-        draws: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if self._settings.temperature:
-            draws = {"do_sample": True, "temperature": self._settings.temperature}
-        devices = [model.device] if model.device.type == "cuda" else []
+        draws = [_OwnDraws(seeds, self._settings.temperature, model.device)] if self._settings.temperature else []
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices):
-                torch.manual_seed(seed)
+            with torch.no_grad():
                 made = model.generate(
                     **padded,
                     max_new_tokens=self._settings.max_new_tokens,
                     pad_token_id=tokenizer.pad_token_id,
-                    **draws,
+                    do_sample=False,
+                    temperature=None,
+                    top_p=None,
+                    top_k=None,
+                    logits_processor=draws,
                 )
         except torch.cuda.OutOfMemoryError:
             if len(ids) == 1:
                 raise
             torch.cuda.empty_cache()
             middle = len(ids) // 2
-            return self._generate(ids[:middle], seed) + self._generate(ids[middle:], seed + 1)
+            return self._generate(ids[:middle], seeds[:middle]) + self._generate(ids[middle:], seeds[middle:])
         return list(tokenizer.batch_decode(made[:, padded["input_ids"].shape[1] :], skip_special_tokens=True))

@@ -102,10 +102,7 @@ def _find_relations(keys: Sequence[str], start: int, end: int) -> list[tuple[int
     found: list[tuple[int, int, str]] = []
     index = start
     while index < end:
-        if keys[index] not in _FIRST:
-            index += 1
-            continue
-        for length in range(min(_LONGEST, end - index), 0, -1):
+        for length in range(min(_LONGEST, end - index) if keys[index] in _FIRST else 0, 0, -1):
             phrase = _RELATIONS.get(tuple(keys[index : index + length]))
             if phrase is not None:
                 found.append((index, index + length, phrase))

@@ -7,27 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from .analysis import Analysis, NounPhrase
-from .lexicon import CLASS_OF, MEMBERS, PLURAL_OF, UNCOUNTED
+from .lexicon import CLASS_OF, COMPOUNDS, MEMBERS, PLURAL_OF, UNCOUNTED
 from .text import Edit, Splice, Token, cut, edit, put, said, word, words
 from .words import ATTRIBUTE_CLASS, ATTRIBUTES, NUMBER_WORDS, NUMBERS, OPPOSITES
 
-#: compounds whose last word is not what they are
-_COMPOUNDS = {
-    "hot dog": "piece of food",
-    "computer mouse": "device",
-    "baseball bat": "object",
-    "teddy bear": "toy",
-    "stuffed animal": "toy",
-    "cell phone": "device",
-    "traffic light": "object",
-    "parking meter": "object",
-    "potted plant": "plant",
-    "christmas tree": "plant",
-    "light bulb": "object",
-    "boxing glove": "garment",
-    "record player": "device",
-    "cd player": "device",
-}
 _CHANGEABLE = ("color", "material", "shape", "texture")
 _SYNONYMS = (
     "gray grey silver",
@@ -196,7 +179,7 @@ def _class_of(a: Analysis, phrase: NounPhrase) -> str | None:
     spoken = [a.tokens[i].key for i in range(phrase.noun, phrase.noun_end - 1)]
     before = a.tokens[phrase.noun - 1].key if phrase.noun > phrase.start else ""
     compound = f"{(spoken or [before])[-1]} {phrase.head}"
-    return _COMPOUNDS.get(compound) or CLASS_OF.get(phrase.head)
+    return COMPOUNDS.get(compound) or CLASS_OF.get(phrase.head)
 
 
 def _renamed(a: Analysis, phrase: NounPhrase, name: str) -> list[Splice] | None:
@@ -205,17 +188,26 @@ def _renamed(a: Analysis, phrase: NounPhrase, name: str) -> list[Splice] | None:
         return None
     start, tokens = phrase.noun, words(PLURAL_OF[name] if phrase.plural else name)
     first = a.tokens[start]
-    if f"{a.tokens[start - 1].key} {phrase.head}" in _COMPOUNDS and start > phrase.start:
+    if f"{a.tokens[start - 1].key} {phrase.head}" in COMPOUNDS and start > phrase.start:
         start -= 1
     if first.text[:1].isupper() and start == 0:
         tokens[0] = word(tokens[0].text[:1].upper() + tokens[0].text[1:])
     return [put(start, phrase.noun_end, tokens)]
 
 
+def _told_apart(a: Analysis, phrase: NounPhrase) -> bool:
+    """'a map of the world' and 'a block of stone' tie the two nouns together: neither can be another thing."""
+    after = a.tokens[phrase.end].key if phrase.end < len(a.tokens) else ""
+    bare = phrase.determiner is None and phrase.number is None and not phrase.plural
+    return after == "of" or (bare and phrase.start > 0 and a.tokens[phrase.start - 1].key == "of")
+
+
 def generalize_noun(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
     """'a dog' -> 'an animal'."""
     for phrase in a.phrases:
         name = _class_of(a, phrase)
+        if name == "place" or _told_apart(a, phrase):
+            continue  # 'in the place' says nothing, and may have another preposition
         if name is not None and name != phrase.head and (splices := _renamed(a, phrase, name)):
             yield edit("generalize_noun", f"{label(a, phrase)} -> {name}", *splices)
 
@@ -225,8 +217,10 @@ def change_object(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
     present = {phrase.head for phrase in a.phrases}
     for phrase in a.phrases:
         name = _class_of(a, phrase)
-        if name == "place" and phrase.start and a.tokens[phrase.start - 1].key == "on":
-            continue  # 'on the beach', but 'in the kitchen'
+        if name == "place" and phrase.start and a.tokens[phrase.start - 1].key in ("on", "at"):
+            continue  # 'on the beach', 'at the zoo', but 'in the kitchen'
+        if _told_apart(a, phrase):
+            continue
         common = MEMBERS.get(name or "", ())[: _COMMON_PEOPLE if name == "person" else _COMMON]
         options = [member for member in common if member in PLURAL_OF and member not in present and member != name]
         if not options or phrase.head == name:

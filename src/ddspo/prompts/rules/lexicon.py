@@ -82,6 +82,35 @@ for _name, _members in _CLASSES.items():
 MEMBERS: dict[str, tuple[str, ...]] = {
     name: tuple(member for member in members.split() if CLASS_OF[member] == name) for name, members in _CLASSES.items()
 }
+#: two words that are one noun -> its class (what its last word is, or 'object' where no class fits)
+COMPOUNDS = {
+    "hot dog": "piece of food",
+    "ice cream": "piece of food",
+    "computer mouse": "device",
+    "washing machine": "appliance",
+    "sewing machine": "device",
+    "baseball bat": "object",
+    "teddy bear": "toy",
+    "stuffed animal": "toy",
+    "cell phone": "device",
+    "traffic light": "object",
+    "light bulb": "object",
+    "light show": "object",
+    "cutting board": "object",
+    "parking meter": "object",
+    "parking lot": "place",
+    "swimming pool": "place",
+    "living room": "place",
+    "dining room": "place",
+    "dining table": "piece of furniture",
+    "dining chair": "piece of furniture",
+    "rocking chair": "piece of furniture",
+    "potted plant": "plant",
+    "christmas tree": "plant",
+    "boxing glove": "garment",
+    "record player": "device",
+    "cd player": "device",
+}
 #: things that are never counted, and names that only exist in the plural
 UNCOUNTED = frozenset(
     "broccoli bread cheese water tea coffee wine beer juice milk soda rice pasta sushi bacon toast chocolate "

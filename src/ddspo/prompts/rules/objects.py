@@ -51,6 +51,8 @@ def _list_tokens(a: Analysis, kept: list[NounPhrase], dropped_first: NounPhrase 
 
 
 def _drop_from_list(a: Analysis, group: tuple[NounPhrase, ...]) -> Iterator[Edit]:
+    if group[0].start and a.tokens[group[0].start - 1].key in ("between", "among"):
+        return  # nothing is between one thing
     for index, gone in enumerate(group):
         kept = [phrase for phrase in group if phrase is not gone]
         whole = NounPhrase(group[0].start, 0, group[-1].end, group[-1].end, (), None, None, "", True)
@@ -116,6 +118,8 @@ def swap_objects(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
             continue
         if one.determiner is None or two.determiner is None or one.head == two.head or _alive(one) != _alive(two):
             continue
+        if one.head not in CLASS_OF or two.head not in CLASS_OF or disagrees(a, one, two):
+            continue
         if {a.tokens[i].key for i in between} & SYMMETRIC or any(one.end <= s < two.start for s, _, _ in a.relations):
             continue
         change = f"{said(a.tokens[one.start : one.end])} <-> {said(a.tokens[two.start : two.end])}"
@@ -124,6 +128,12 @@ def swap_objects(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
 
 def _alive(phrase: NounPhrase) -> bool:
     return CLASS_OF.get(phrase.head) in ("animal", "bird", "insect", "fish", "person")
+
+
+def disagrees(a: Analysis, one: NounPhrase, two: NounPhrase) -> bool:
+    """'a group of people are gathered': the verb follows the sense of `one`, so another subject would not fit it."""
+    between = {a.tokens[index].key for index in range(one.end, two.start)}
+    return not one.plural and not between.isdisjoint(_PLURAL_AUXILIARY.values())
 
 
 def _own(a: Analysis, phrase: NounPhrase) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from .analysis import Analysis, NounPhrase
 from .attributes import choose
 from .lexicon import CLASS_OF
-from .objects import exchanged
+from .objects import disagrees, exchanged
 from .text import Edit, edit, put, said, words
 from .words import RELATIONS, SYMMETRIC
 
@@ -67,7 +67,7 @@ def swap_places(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
     """'a cup above a plate' -> 'a plate above a cup'."""
     for start, end, phrase in _all(a):
         pair = _around(a, start, end)
-        if pair is None or phrase in SYMMETRIC or pair[0].plural != pair[1].plural:
+        if pair is None or phrase in SYMMETRIC or pair[0].plural != pair[1].plural or disagrees(a, *pair):
             continue
         if (pair[0].start != a.start and a.groups[0][0] is not pair[0]) or pair[0].head == pair[1].head:
             continue

@@ -1,12 +1,12 @@
-"""Parts of speech: a word-list tagger that is always there, and HanTa's as an optional extra."""
+"""Parts of speech: a word-list tagger that is always there, and HanTa's and spaCy's as optional extras."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from ...errors import UserError
-from .lexicon import CLASS_OF, MEMBERS, SINGULAR_OF, UNCOUNTED, VERB_FORMS
+from .lexicon import CLASS_OF, COMPOUNDS, MEMBERS, SINGULAR_OF, UNCOUNTED, VERB_FORMS
 from .words import (
     ADJECTIVES,
     ADVERBS,
@@ -51,6 +51,7 @@ _NOT_VERBS = frozenset(
     "building painting earring ring string king wing ceiling railing clothing drawing evening morning spring lightning "
     "wedding wing pudding icing bed seed weed sled shed red need speed bracelet sunbed".split()
 )
+_COMPOUND_STARTS = frozenset(compound.split()[0] for compound in COMPOUNDS)
 _NOT_ADVERBS = frozenset(
     "butterfly family fly lily jelly belly doily monopoly assembly lovely friendly lively curly".split()
 )
@@ -73,6 +74,11 @@ def closed_tag(word: str) -> Tag | None:
     return None if word[:1].isalnum() else "sign"
 
 
+def _is_compound(word: str, following: str) -> bool:
+    """'potted plant(s)' is one noun, whatever 'potted' is elsewhere."""
+    return word in _COMPOUND_STARTS and f"{word} {SINGULAR_OF.get(following, following)}" in COMPOUNDS
+
+
 class WordListTagger:
     """Tags from lists, endings and the neighboring tags, left to right. Unknown words are nouns."""
 
@@ -80,9 +86,11 @@ class WordListTagger:
         """One tag per word."""
         tags: list[Tag] = []
         for index, word in enumerate(words):
-            closed = closed_tag(word)
             following = words[index + 1] if index + 1 < len(words) else ""
-            tags.append(closed or self._open(word, tags[-1] if tags else None, following))
+            if _is_compound(word, following) or (index and _is_compound(words[index - 1], word)):
+                tags.append("noun")
+                continue
+            tags.append(closed_tag(word) or self._open(word, tags[-1] if tags else None, following))
         return tags
 
     def _open(self, word: str, before: Tag | None, following: str) -> Tag:
@@ -174,4 +182,51 @@ class HanTaTagger:
         )
 
 
-TAGGERS: dict[str, type[WordListTagger] | type[HanTaTagger]] = {"words": WordListTagger, "hanta": HanTaTagger}
+_UNIVERSAL: dict[str, Tag] = {
+    "NOUN": "noun",
+    "PROPN": "noun",
+    "ADJ": "adjective",
+    "VERB": "verb",
+    "AUX": "auxiliary",
+    "ADV": "adverb",
+    "NUM": "number",
+    "ADP": "preposition",
+    "DET": "determiner",
+    "PRON": "pronoun",
+    "PUNCT": "sign",
+    "SYM": "sign",
+    "CCONJ": "conjunction",
+    "SCONJ": "conjunction",
+}
+
+
+class SpacyTagger:
+    """spaCy's tagger (`pip install ddspo[spacy]`, and the model: `python -m spacy download en_core_web_sm`)."""
+
+    def __init__(self, model: str = "en_core_web_sm") -> None:
+        try:
+            import spacy
+            from spacy.tokens import Doc
+        except ImportError as error:
+            raise UserError(
+                "degradation.tagger: 'spacy' needs spaCy; install it with: pip install 'ddspo[spacy]'"
+            ) from error
+        try:
+            self._pipeline: Any = spacy.load(model, exclude=["ner", "lemmatizer"])
+        except OSError as error:
+            raise UserError(
+                f"degradation.tagger: spaCy has no model {model}; run: python -m spacy download {model}"
+            ) from error
+        self._doc: Any = Doc
+
+    def tag(self, words: Sequence[str]) -> list[Tag]:
+        """One tag per word."""
+        found = self._pipeline(self._doc(self._pipeline.vocab, words=list(words)))
+        return [
+            closed_tag(word)
+            or ("adjective" if word in ATTRIBUTE_CLASS and word not in _NOUNS else _UNIVERSAL.get(token.pos_, "noun"))
+            for word, token in zip(words, found, strict=True)
+        ]
+
+
+TAGGERS: dict[str, Callable[[], Tagger]] = {"words": WordListTagger, "hanta": HanTaTagger, "spacy": SpacyTagger}

@@ -161,7 +161,8 @@ PLACES = frozenset("on in under onto into at against across around through betwe
 MEASURES = frozenset(
     "pair couple lot variety set number group bunch kind type sort piece slice glass cup bowl bottle box bag can jar "
     "plate bouquet collection range series symphony side top bottom front back middle edge center part view photo "
-    "picture drop drops touch sense mix source way spray stream bed pile stack".split()
+    "picture drop drops touch sense mix source way spray stream bed pile stack row block "
+    "herd flock swarm cluster loaf field sea".split()
 )
 
 #: pictures: 'a photo of', 'an oil painting of'
