@@ -17,19 +17,19 @@ from typing import Any
 from .environment import describe_environment
 from .errors import UserError
 from .files import claim_folder, read_json, write_json, write_text
-from .ledger import FILE_NAME as COST_FILE
 from .ledger import Ledger
 from .model_card import write_figures
 from .recipe import Recipe
 from .recipe_file import baseline_recipe, dump_recipe
-from .target_recipes import SIDES, target_trainings
+from .run_files import BASELINES as BASELINES
+from .run_files import DEGRADED as DEGRADED
+from .run_files import PAIRS as PAIRS
+from .run_files import POLICY_RUN as POLICY_RUN
+from .run_files import SCORES as SCORES
+from .run_files import TARGETS as TARGETS
+from .run_files import total_costs as total_costs
+from .target_recipes import target_trainings
 
-DEGRADED = "degraded.jsonl"
-PAIRS = "pairs"
-TARGETS = "targets"
-POLICY_RUN = "policy_run"
-BASELINES = "baselines"
-SCORES = "scores"
 SETTINGS = "settings.json"
 _ARTIFACTS = (DEGRADED, PAIRS, TARGETS, POLICY_RUN, BASELINES, SCORES)
 
@@ -233,25 +233,6 @@ def align(recipe: Recipe, *, say: Callable[[str], None] = print) -> Path:
         f"in all {time.monotonic() - started:.1f} s now; this run has cost {costs['network_evaluations']:,.0f} F so far"
     )
     return run / "report.html"
-
-
-def total_costs(recipe: Recipe, run: Path) -> dict[str, dict[str, float]]:
-    """{stage: {"seconds", "network_evaluations"}} of the stages that have a cost file, and their sum as "total"."""
-    places = {
-        "degrade": run / "degraded.cost.json",
-        "pairs": run / PAIRS / COST_FILE,
-        "contrast": run / PAIRS / "contrast.cost.json",
-    }
-    for name in dict.fromkeys(target_trainings(recipe).values()):
-        places |= {f"{role} model of {name}": run / TARGETS / name / role / COST_FILE for role in SIDES}
-    places["train"] = run / POLICY_RUN / COST_FILE
-    places |= {f"baseline {name}": run / BASELINES / name / COST_FILE for name in recipe.baselines}
-    places["evaluate"] = run / SCORES / COST_FILE
-    costs = {name: read_json(path) for name, path in places.items() if path.is_file()}
-    costs["total"] = {
-        unit: round(sum(cost[unit] for cost in costs.values()), 3) for unit in ("seconds", "network_evaluations")
-    }
-    return costs
 
 
 def headline(summary: Path) -> str:

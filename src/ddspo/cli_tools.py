@@ -88,3 +88,44 @@ def import_(
     if dry_run:
         return typer.echo(plan_import(source, read_recipe(recipe, overrides, None), settings))
     print(import_pairs(source, pairs, read_recipe(recipe, overrides, None), settings))
+
+
+@app.command()
+@plainly
+def merge(
+    policy: Annotated[Path, typer.Argument(metavar="POLICY", help="a run folder, or the 'policy' folder of one")],
+    output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="the pipeline folder to write")],
+    base: Annotated[
+        str | None, typer.Option(metavar="BASE", help="where the base is now; default: where it was")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="the run's baseline instead")] = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """a LoRA policy -> a complete pipeline folder with the LoRA inside its weights."""
+    from .hub import find_policy
+
+    found = find_policy(policy, baseline)
+    if dry_run:
+        return typer.echo(f"would merge {found} into its base and write {output}; no network evaluations")
+    from .families.merge import merge_policy
+
+    print(merge_policy(found, output, base=base))
+
+
+@app.command()
+@plainly
+def push(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or a pipeline or policy folder of ddspo")],
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="owner/name on the Hugging Face hub")],
+    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="the run's baseline instead")] = None,
+    private: Annotated[bool, typer.Option("--private", help="if the repository is made now")] = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """a policy -> the Hugging Face hub, with its model card; log in first with `hf auth login`."""
+    from .hub import find_policy, push_policy
+
+    found = find_policy(run, baseline)
+    if dry_run:
+        size = sum(file.stat().st_size for file in found.rglob("*") if file.is_file())
+        return typer.echo(f"would upload {found} ({size / 1e6:.1f} MB) to {repo_id}")
+    print(push_policy(found, repo_id, private=private))

@@ -196,9 +196,9 @@ def test_the_policy_loads_in_diffusers_and_differs_from_the_base(folder: Path, t
     assert np.abs(pictures[0] - pictures[1]).max() > 1e-4
     assert np.abs(pictures[0] - pictures[2]).max() > 1e-4
     card = (policy / "README.md").read_text()
-    assert f"base_model: {recipe.model.base}" in card
+    assert f"base_model: {Path(recipe.model.base).name}\n" in card and recipe.model.base not in card
     assert "10, drawn by the base" in card
-    assert "ddspo does not know which one" in card
+    assert "license: unknown" in card and "look it up before" in card.lower()
 
 
 @pytest.mark.parametrize("change", [{"gradient_checkpointing": True}, {"mixed_precision": "bf16"}])
