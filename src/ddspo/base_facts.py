@@ -15,6 +15,12 @@ from .recipe import Model
 
 _DENOISERS = ("unet", "transformer")
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_JOINT_ATTENTION = (
+    *(f"attn.{name}" for name in _ATTENTION),
+    *(f"attn.{name}" for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")),
+)
+LORA_TARGETS = {"StableDiffusion3Pipeline": _JOINT_ATTENTION, "FluxPipeline": _JOINT_ATTENTION}
+"""what LoRA attaches to by default, as the families say; `_ATTENTION` elsewhere"""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,12 @@ class BaseFacts:
     """class name of the checkpoint's own scheduler"""
     shapes: dict[str, tuple[int, ...]]
     """shape of each weight of the denoiser, by name"""
+    pipeline: str = ""
+    """class name of the pipeline"""
+    levels: int = 0
+    """resolutions of a UNet; 0: a transformer, which has one"""
+    patch: int = 1
+    """latent pixels per token of a transformer, along a side"""
 
     @property
     def parameters(self) -> int:
@@ -38,8 +50,13 @@ class BaseFacts:
 
     def lora_width(self, targets: tuple[str, ...] = ()) -> int:
         """Inputs + outputs, summed over the layers that LoRA attaches to; times the rank: its number of parameters."""
-        suffixes = tuple(f".{target}.weight" for target in targets or _ATTENTION)
-        return sum(sum(shape[:2]) for name, shape in self.shapes.items() if name.endswith(suffixes) and len(shape) >= 2)
+        return sum(sum(shape[:2]) for shape in self.adapted(targets).values())
+
+    def adapted(self, targets: tuple[str, ...] = ()) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights that LoRA attaches to; no targets: the family's own."""
+        wanted = targets or LORA_TARGETS.get(self.pipeline, _ATTENTION)
+        suffixes = tuple(f".{target}.weight" for target in wanted)
+        return {name: shape for name, shape in self.shapes.items() if name.endswith(suffixes) and len(shape) >= 2}
 
     def picture_px(self, model: Model) -> tuple[int, int]:
         """(height, width) of the pictures that this recipe makes."""
@@ -70,7 +87,9 @@ def read_base_facts(model: Model) -> BaseFacts | None:
         _optional(path)
         for path in (denoiser / "config.json", folder / "vae/config.json", folder / "scheduler/scheduler_config.json")
     )
-    size = config.get("sample_size", 64)
+    pipeline = str(_optional(folder / "model_index.json").get("_class_name", ""))
+    flux = pipeline == "FluxPipeline"  # packs latents two by two, and says no size: the pipeline's is 1024 px
+    size = config.get("sample_size", 128 if flux else 64)
     blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or [0] * 4
     return BaseFacts(
         channels=int(vae.get("latent_channels") or config.get("in_channels", 4)),
@@ -78,6 +97,9 @@ def read_base_facts(model: Model) -> BaseFacts | None:
         latent_scale=2 ** (len(blocks) - 1),
         scheduler=str(scheduler.get("_class_name", "")),
         shapes=_weight_shapes(denoiser, model.variant),
+        pipeline=pipeline,
+        levels=len(config.get("block_out_channels", ())),
+        patch=2 if flux else int(config.get("patch_size") or 1),
     )
 
 

@@ -13,6 +13,7 @@ import typer
 from .cli_base import (
     DryRunOption,
     OutputOption,
+    ProbeOption,
     RecipeArgument,
     SetOption,
     app,
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 
-def _align(recipe: Recipe, dry_run: bool) -> None:
-    if dry_run:
-        return print_plan(recipe)
+def _align(recipe: Recipe, dry_run: bool, probe: bool = False) -> None:
+    if dry_run or probe:
+        return print_plan(recipe, probe=probe)
     from .alignment import align, headline
 
     report = align(recipe, say=lambda line: print(line, flush=True))
@@ -45,10 +46,14 @@ def demo(overrides: SetOption = None, output: OutputOption = None, dry_run: DryR
 @app.command()
 @plainly
 def align(
-    recipe: RecipeArgument, overrides: SetOption = None, output: OutputOption = None, dry_run: DryRunOption = False
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    output: OutputOption = None,
+    dry_run: DryRunOption = False,
+    probe: ProbeOption = False,
 ) -> None:
     """All of it from one recipe: degrade, pairs, targets, train, baselines, evaluate, report."""
-    _align(read_recipe(recipe, overrides, output), dry_run)
+    _align(read_recipe(recipe, overrides, output), dry_run, probe)
 
 
 @app.command()
@@ -128,11 +133,12 @@ def train(
         str | None, typer.Option(metavar="NAME", help="train this baseline instead of the policy")
     ] = None,
     dry_run: DryRunOption = False,
+    probe: ProbeOption = False,
 ) -> None:
     """pairs/ -> policy_run/policy: train the policy, or one baseline. Under torchrun: shared work."""
     settings = read_recipe(recipe, overrides, output)
-    if dry_run:
-        return print_plan(settings, "train" if baseline is None else f"baseline {baseline}")
+    if dry_run or probe:
+        return print_plan(settings, "train" if baseline is None else f"baseline {baseline}", probe=probe)
     from .alignment import open_run, train_stage
 
     print(train_stage(settings, open_run(settings), baseline, pairs))

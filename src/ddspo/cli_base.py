@@ -47,6 +47,11 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="print the resolved recipe and what it will cost, and do nothing")
 ]
 
+ProbeOption = Annotated[
+    bool,
+    typer.Option("--probe", help="as --dry-run, and run two steps on random pairs to foretell hours"),
+]
+
 
 def plainly(command: Callable[..., None]) -> Callable[..., None]:
     """A mistake of the user ends in one line and a status, never in a traceback."""
@@ -84,12 +89,17 @@ def read_recipe(name: str, overrides: list[str] | None, output: Path | None) -> 
     return load_recipe(name, overrides or (), output=output)
 
 
-def print_plan(recipe: Recipe, *stages: str) -> None:
-    """What --dry-run prints: the recipe as resolved and the cost of these stages; of none, all."""
+def print_plan(recipe: Recipe, *stages: str, probe: bool = False) -> None:
+    """What --dry-run prints: the recipe as resolved and the cost of these stages; of none, all. --probe adds time."""
     from .plan import make_plan
 
     plan = make_plan(recipe)
-    typer.echo((plan.only(*stages) if stages else plan).text())
+    plan = plan.only(*stages) if stages else plan
+    typer.echo(plan.text())
+    if probe:
+        from .training.probe import probe as measure
+
+        typer.echo(measure(recipe).text(plan))
 
 
 def _version(wanted: bool) -> None:

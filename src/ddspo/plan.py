@@ -12,78 +12,19 @@ F is one forward of the denoiser on one sample, a backward counts as 2F (`ledger
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .base_facts import BaseFacts, read_base_facts
-from .errors import UserError
+from .memory import BYTES, optimizer_bytes, trained_parameters, trained_shapes, training_memory
 from .method_facts import OBJECTIVES, TARGETS, frozen_rows, policy_rows, trained_target_models
-from .recipe import Recipe, Sampling, Training
-from .recipe_file import baseline_recipe, dump_recipe
+from .plan_table import Plan as Plan
+from .plan_table import StagePlan, count_text
+from .recipe import Recipe, Sampling
+from .recipe_file import baseline_recipe
 from .target_recipes import target_model_recipe, target_trainings
 
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _PICTURE_COMPRESSION = 0.7
 """a PNG of a generated picture takes about this share of its raw bytes"""
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """One stage; None where it cannot be known yet."""
-
-    name: str
-    work: str
-    network_evaluations: int | None = 0
-    disk_bytes: int | None = None
-    memory_bytes: int | None = None
-    """weights, gradients and optimizer state; activations come on top"""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All stages of a recipe, and what the numbers leave open."""
-
-    recipe: Recipe
-    stages: list[StagePlan]
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def network_evaluations(self) -> int | None:
-        """Over all stages, or None when one is unknown."""
-        costs = [stage.network_evaluations for stage in self.stages]
-        return None if None in costs else sum(cost for cost in costs if cost is not None)
-
-    def only(self, *names: str) -> Plan:
-        """The same plan with these stages alone.
-
-        Raises:
-            UserError: there is no such stage.
-        """
-        known = {stage.name: stage for stage in self.stages}
-        for name in names:
-            if name not in known:
-                raise UserError(f"the recipe has no stage {name!r}; it has: {', '.join(known)}")
-        return replace(self, stages=[known[name] for name in names])
-
-    def text(self) -> str:
-        """The resolved recipe and a table of the stages."""
-        rows = [("stage", "evaluations (F)", "disk", "memory", "work")]
-        rows += [
-            (s.name, _count(s.network_evaluations), _size(s.disk_bytes), _size(s.memory_bytes), s.work)
-            for s in self.stages
-        ]
-        if len(self.stages) > 1:
-            disk = sum(stage.disk_bytes for stage in self.stages if stage.disk_bytes is not None)
-            rows.append(("total", _count(self.network_evaluations), _size(disk), "", ""))
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = ["# recipe as resolved", dump_recipe(self.recipe).rstrip(), "", f"# plan for {self.recipe.output}"]
-        for name, cost, space, memory, work in rows:
-            line = f"{name:<{widths[0]}}  {cost:>{widths[1]}}  {space:>{widths[2]}}  {memory:>{widths[3]}}  {work}"
-            lines.append(line.rstrip())
-        lines.append(
-            "F: one forward of the denoiser on one sample; a backward counts as 2F. Memory: without activations."
-        )
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -94,24 +35,27 @@ def make_plan(recipe: Recipe) -> Plan:
         notes.append(
             f"model {recipe.model.base} is not on this machine yet: disk and memory are known after the download"
         )
-    prompts = _prompt_count(recipe, notes)
+    prompts = _promptcount_text(recipe, notes)
     pairs = recipe.pairs.count or prompts
     stages = [
-        StagePlan("degrade", f"{_count(prompts)} prompts, up to {recipe.degradation.variants} variants each"),
+        StagePlan("degrade", f"{count_text(prompts)} prompts, up to {recipe.degradation.variants} variants each"),
         _pairs_stage(recipe, facts, pairs),
         *_targets_stage(recipe, facts),
+        *_rows_stages(recipe, facts),
         _training_stage(recipe, facts, "train"),
     ]
     for name in recipe.baselines:
         stages.append(_training_stage(baseline_recipe(recipe, name), facts, f"baseline {name}"))
     stages += [_evaluation_stage(recipe, facts, notes), StagePlan("report", "report.html, summary.json")]
+    if facts is not None:
+        notes.append(f"peak memory of train: {training_memory(recipe, facts).text()}")
     epochs = recipe.training.max_steps * recipe.training.global_batch_pairs / pairs if pairs else None
     if epochs is not None:
         notes.append(f"training sees each pair {epochs:.2g} times")
     return Plan(recipe, stages, notes)
 
 
-def _prompt_count(recipe: Recipe, notes: list[str]) -> int | None:
+def _promptcount_text(recipe: Recipe, notes: list[str]) -> int | None:
     prompts = recipe.prompts
     embedded = prompts.source.startswith("tinyscenes:")
     if not embedded and not Path(prompts.source).exists():
@@ -126,7 +70,7 @@ def _prompt_count(recipe: Recipe, notes: list[str]) -> int | None:
     return len(read_prompts(prompts.source, prompts.column, prompts.limit, recipe.seed))
 
 
-def _evaluation_prompt_count(recipe: Recipe, notes: list[str]) -> int | None:
+def _evaluation_promptcount_text(recipe: Recipe, notes: list[str]) -> int | None:
     evaluation = recipe.evaluation
     if not evaluation.prompts.startswith("tinyscenes:") and not Path(evaluation.prompts).exists():
         notes.append(f"evaluation prompts {evaluation.prompts} do not exist yet")
@@ -143,7 +87,7 @@ def picture_cost(sampling: Sampling, facts: BaseFacts | None) -> int:
 
 
 def training_cost(recipe: Recipe) -> int:
-    """F for one pair, trained on once."""
+    """F for one pair, trained on once, with the frozen rows, which stored ones save."""
     return frozen_rows(recipe) + policy_rows(recipe) * (4 if recipe.training.gradient_checkpointing else 3)
 
 
@@ -161,13 +105,14 @@ def _sampling_text(sampling: Sampling) -> str:
 
 def _pairs_stage(recipe: Recipe, facts: BaseFacts | None, pairs: int | None) -> StagePlan:
     sampling = recipe.pairs.sampling
-    latent = math.prod(facts.latent_shape(recipe.model)) if facts else None
+    latent = math.prod(facts.latent_shape(recipe.model)) * (1 + recipe.pairs.trajectory_states) if facts else None
+    states = f", {recipe.pairs.trajectory_states} states a side" if recipe.pairs.trajectory_states else ""
     return StagePlan(
         "pairs",
-        f"{_count(pairs)} pairs, {_sampling_text(sampling)}",
+        f"{count_text(pairs)} pairs, {_sampling_text(sampling)}{states}",
         None if pairs is None else 2 * pairs * (picture_cost(sampling, facts) + recipe.pairs.contrast_draws),
-        None if pairs is None or latent is None else 2 * pairs * latent * _BYTES[recipe.model.frozen_dtype],
-        facts.parameters * _BYTES[recipe.model.frozen_dtype] if facts else None,
+        None if pairs is None or latent is None else 2 * pairs * latent * BYTES[recipe.model.frozen_dtype],
+        facts.parameters * BYTES[recipe.model.frozen_dtype] if facts else None,
     )
 
 
@@ -182,25 +127,41 @@ def _method(recipe: Recipe) -> str:
 
 def _training_stage(recipe: Recipe, facts: BaseFacts | None, name: str) -> StagePlan:
     training = recipe.training
-    cost = training_cost(recipe)
+    stored = training.reference_rows is not None
+    cost = training_cost(recipe) - (frozen_rows(recipe) if stored else 0)
     method = _method(recipe)
     work = (
         f"{training.max_steps} steps x {training.global_batch_pairs} pairs x {cost}F, {training.parameters}, {method}"
+        + (", stored reference rows" if stored else "")
     )
     samples = training.max_steps * training.global_batch_pairs
     evaluations = samples * cost + measuring_cost(recipe) * min(recipe.objective.auto.pairs, samples)
     if facts is None:
         return StagePlan(name, work, evaluations)
     trained = trained_parameters(training, facts)
-    averages = 1 if training.ema_decay is not None else 0
-    checkpoint = 4 * trained * (3 + averages)
-    frozen = facts.parameters * _BYTES[recipe.model.frozen_dtype]
-    if not frozen_rows(recipe) and training.parameters == "full":
-        frozen = 0
+    state = optimizer_bytes(training.optimizer.name, trained_shapes(training, facts))
+    checkpoint = 4 * trained * (2 if training.ema_decay is not None else 1) + state
     checkpoints = min(training.keep_checkpoints, math.ceil(training.max_steps / training.checkpoint_every_steps))
-    return StagePlan(
-        name, work, evaluations, checkpoints * checkpoint + 4 * trained, frozen + 4 * trained * (4 + averages)
-    )
+    memory = training_memory(recipe, facts)
+    return StagePlan(name, work, evaluations, checkpoints * checkpoint + 4 * trained, memory.total)
+
+
+def _rows_stages(recipe: Recipe, facts: BaseFacts | None) -> list[StagePlan]:
+    """Making the stored reference rows of the main run and its baselines, each folder once, for its longest run."""
+    runs = [recipe, *(baseline_recipe(recipe, name) for name in recipe.baselines)]
+    longest: dict[Path, Recipe] = {}
+    for run in sorted(runs, key=lambda run: run.training.max_steps):
+        if run.training.reference_rows is not None:
+            longest[run.training.reference_rows] = run
+    stages = []
+    for run in longest.values():
+        training = run.training
+        rows = training.max_steps * training.global_batch_pairs * frozen_rows(run)
+        work = f"{training.max_steps} steps x {training.global_batch_pairs} pairs x {frozen_rows(run)} rows, made once"
+        disk = None if facts is None else rows * 4 * math.prod(facts.latent_shape(run.model))
+        memory = None if facts is None else facts.parameters * BYTES[run.model.frozen_dtype]
+        stages.append(StagePlan("reference rows", work, rows, disk, memory))
+    return stages
 
 
 def _targets_stage(recipe: Recipe, facts: BaseFacts | None) -> list[StagePlan]:
@@ -225,19 +186,12 @@ def _targets_stage(recipe: Recipe, facts: BaseFacts | None) -> list[StagePlan]:
     ]
 
 
-def trained_parameters(training: Training, facts: BaseFacts) -> int:
-    """How many numbers are trained: all of the denoiser, or rank · (inputs + outputs) for each adapted layer."""
-    if training.parameters == "full":
-        return facts.parameters
-    return training.lora.rank * facts.lora_width(training.lora.targets)
-
-
 def _evaluation_stage(recipe: Recipe, facts: BaseFacts | None, notes: list[str]) -> StagePlan:
     evaluation = recipe.evaluation
-    prompts = _evaluation_prompt_count(recipe, notes)
-    models = 2 + len(recipe.baselines)
+    prompts = _evaluation_promptcount_text(recipe, notes)
+    models = 2 + len(recipe.baselines) + evaluation.negative_prompt_baseline
     drawing = _sampling_text(evaluation.sampling)
-    work = f"{_count(prompts)} prompts x {evaluation.images_per_prompt} x {models} models, {drawing}"
+    work = f"{count_text(prompts)} prompts x {evaluation.images_per_prompt} x {models} models, {drawing}"
     if prompts is None:
         return StagePlan("evaluate", work, None)
     pictures = prompts * evaluation.images_per_prompt * models
@@ -247,18 +201,3 @@ def _evaluation_stage(recipe: Recipe, facts: BaseFacts | None, notes: list[str])
         disk = int(pictures * height * width * 3 * _PICTURE_COMPRESSION)
         memory = facts.parameters * 4
     return StagePlan("evaluate", work, pictures * picture_cost(evaluation.sampling, facts), disk, memory)
-
-
-def _count(number: int | None) -> str:
-    if number is None:
-        return "?"
-    return f"{number:,}" if number < 10_000_000 else f"{number / 1e6:,.1f}M"
-
-
-def _size(size: int | None) -> str:
-    if size is None:
-        return ""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return f"{size} B"

@@ -8,7 +8,8 @@ import pytest
 
 from ddspo.base_facts import read_base_facts
 from ddspo.errors import UserError
-from ddspo.plan import make_plan, picture_cost, trained_parameters, training_cost
+from ddspo.memory import trained_parameters, training_memory
+from ddspo.plan import make_plan, picture_cost, training_cost
 from ddspo.recipe import Model, Recipe, Sampling, Training
 from helpers.base_folder import make_base
 from helpers.tiny_pipelines import tiny_sd
@@ -72,8 +73,13 @@ def test_disk_and_memory(prompts: Path, tmp_path: Path) -> None:
     # two checkpoints of parameters and both Adam moments, and the policy
     assert stages["train"].disk_bytes == 2 * (3 * 4 * parameters) + 4 * parameters
     # weights, gradients, two moments in fp32; the frozen copy in bf16, which plain fine-tuning does not need
-    assert stages["train"].memory_bytes == 4 * 4 * parameters + 2 * parameters
-    assert stages["baseline sft"].memory_bytes == 4 * 4 * parameters
+    facts = read_base_facts(Model(base=str(tmp_path / "base")))
+    assert facts is not None
+    memory = training_memory(plan.recipe, facts)
+    assert (memory.weights, memory.gradients, memory.optimizer) == (6 * parameters, 4 * parameters, 8 * parameters)
+    assert stages["train"].memory_bytes == memory.total == 18 * parameters + memory.activations
+    assert stages["baseline sft"].memory_bytes == 16 * parameters + memory.activations // 2, "one row, no frozen copy"
+    assert "peak memory of train: weights" in plan.text() and "activations estimated" in plan.text()
 
 
 def test_training_cost_with_recomputed_activations(prompts: Path) -> None:
@@ -131,3 +137,29 @@ def test_weights_that_are_cut_off(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:40])
     with pytest.raises(UserError, match="cut off"):
         read_base_facts(Model(base=str(base)))
+
+
+def test_stored_reference_rows_are_a_stage_of_their_own(prompts: Path, tmp_path: Path) -> None:
+    base, rows = make_base(tmp_path / "base"), tmp_path / "rows"
+    plain = recipe(base, prompts)
+    training = plain.training.model_dump() | {"reference_rows": rows}
+    same = {"objective": {"beta": 7.0}, "training": {"reference_rows": str(rows)}}
+    plan = make_plan(recipe(base, prompts, training=training, baselines={"beta7": same, "sft": plain.baselines["sft"]}))
+    stages = {stage.name: stage for stage in plan.stages}
+    assert len(stages) == len(plan.stages)
+    assert stages["reference rows"].network_evaluations == 3 * 4 * 3
+    assert stages["reference rows"].disk_bytes == 3 * 4 * 3 * (4 * 8 * 8) * 4  # float32 whatever the model's precision
+    assert stages["train"].network_evaluations == stages["baseline beta7"].network_evaluations == 3 * 4 * 6
+    assert stages["baseline sft"].network_evaluations == 3 * 4 * 3  # asks nobody, and takes over no folder
+    memory = {stage.name: stage.memory_bytes for stage in make_plan(plain).stages}
+    assert memory["train"] - stages["train"].memory_bytes == (3 + 4 * 10) * 2  # type: ignore[operator]
+
+
+def test_kept_states_are_counted_in_the_disk_of_pairs(prompts: Path, tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    pairs = {"count": 10, "trajectory_states": 3, "sampling": {"steps": 5, "guidance_scale": 2.0}}
+    plain, states = (make_plan(recipe(base, prompts, **extra)) for extra in ({}, {"pairs": pairs}))
+    stage, other = (next(stage for stage in plan.stages if stage.name == "pairs") for plan in (plain, states))
+    assert other.disk_bytes == 4 * stage.disk_bytes == 4 * 10 * 2 * (4 * 8 * 8) * 2  # type: ignore[operator]
+    assert other.network_evaluations == stage.network_evaluations
+    assert "3 states a side" in other.work
