@@ -14,6 +14,8 @@ from .errors import UserError
 from .overrides import apply_override, describe_validation_error, merged, nearest, parse_yaml
 from .recipe import Recipe
 
+_RESERVED = ("policy", "reference", "negative_prompt")
+"""names of models that are no baselines"""
 _BATCH_SIZES = ("global_batch_pairs", "micro_batch_pairs")
 BUNDLED = Path(__file__).parent / "recipes"
 
@@ -52,8 +54,8 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, outp
     except ValidationError as error:
         raise UserError(f"{path_or_name}: {describe_validation_error(error, Recipe)}") from error
     for name in recipe.baselines:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or name in ("policy", "reference"):
-            mend = "use letters, digits, - and _, and neither 'policy' nor 'reference'"
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or name in _RESERVED:
+            mend = f"use letters, digits, - and _, and none of {', '.join(_RESERVED)}"
             raise UserError(f"{path_or_name}: baselines.{name}: not a usable name; {mend}")
         baseline_recipe(recipe, name)
     return recipe
@@ -87,6 +89,7 @@ def baseline_recipe(recipe: Recipe, name: str) -> Recipe:
     changes = recipe.baselines[name].model_dump(exclude_unset=True)
     if (changes.get("objective") or {}).get("name", recipe.objective.name) != recipe.objective.name:
         data["objective"] = {}  # another objective's numbers mean something else; its own defaults hold
+    data["training"]["reference_rows"] = None  # the main run's; those that ask the same may name the same folder
     data = merged(data, {key: value for key, value in changes.items() if value is not None})
     data["baselines"] = {}
     try:

@@ -19,6 +19,7 @@ from ..prompts.sources import read_prompts
 from ..recipe import Recipe
 from ..rng import seed_for
 from .features import RealReference, extract_features, why_no_features
+from .negative_prompt import NEGATIVE_PROMPT, negative_prompts
 from .scorers import load_scorer
 from .set_metrics import inception_score
 from .summary import REFERENCE, Resampling, categories, failures, score_matrix, summarize_scorer
@@ -50,8 +51,9 @@ def evaluate(
     """Draw, score and compare; run the same call again after an interruption and it finishes the rest.
 
     Args:
-        recipe: `model`, `seed` and `evaluation` are used. Between calls on one folder `bootstrap_samples`, `confidence`
-            and `set_metrics` may change; whatever decides pictures or scores may not.
+        recipe: `model`, `seed` and `evaluation` are used, and `degradation` for the negative prompts of
+            `evaluation.negative_prompt_baseline`. Between calls on one folder `bootstrap_samples`, `confidence` and
+            `set_metrics` may change; whatever decides pictures or scores may not.
         policies: name -> folder written by training. A later call may add policies.
         output: the folder of this evaluation.
         family: the base, if it is at hand. Its denoiser is loaded afresh: training may have changed the one in memory.
@@ -62,10 +64,11 @@ def evaluate(
     """
     _check_names(policies)
     work = open_work(recipe, Path(output), family)
-    for name, folder in {REFERENCE: None, **policies}.items():
+    models: dict[str, Path | None] = {name: None for name in work.untrained} | policies
+    for name, folder in models.items():
         work.claim(name, folder)
-    work.complete({REFERENCE: None, **policies})
-    results = _results(work, work.ordered_rows([REFERENCE, *policies]), policies)
+    work.complete(models)
+    results = _results(work, work.ordered_rows(models), policies)
     write_json(work.output / "evaluation.json", results)
     work.ledger.save(work.output)
     return EvaluationSummary(work.output, results)
@@ -89,13 +92,17 @@ def open_work(recipe: Recipe, output: Path, family: PipelineFamily | None = None
         raise UserError("evaluation.scorers is empty; name at least one, such as 'tinyscenes'")
     for scorer in scorers.values():
         scorer.check(records)
-    return Work(recipe, family, records, scorers, output)
+    negatives = negative_prompts(recipe, records, output) if settings.negative_prompt_baseline else {}
+    return Work(recipe, family, records, scorers, output, negatives)
 
 
 def _check_names(policies: dict[str, Path]) -> None:
     for name in policies:
-        if name == REFERENCE or not _NAME.fullmatch(name):
-            raise UserError(f"'{name}' cannot name a policy; use letters, digits, '.', '_', '-', and not '{REFERENCE}'")
+        if name in (REFERENCE, NEGATIVE_PROMPT) or not _NAME.fullmatch(name):
+            raise UserError(
+                f"'{name}' cannot name a policy; use letters, digits, '.', '_', '-', and neither '{REFERENCE}' nor "
+                f"'{NEGATIVE_PROMPT}'"
+            )
 
 
 def _check_set_metrics(recipe: Recipe) -> None:

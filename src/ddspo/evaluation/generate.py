@@ -38,6 +38,7 @@ def generate(
     width_px: int | None = None,
     denoiser: nn.Module | None = None,
     ledger: Ledger | None = None,
+    negative_prompts: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw one picture per prompt.
 
@@ -52,6 +53,7 @@ def generate(
         width_px: likewise.
         denoiser: a policy's network in place of the family's own.
         ledger: counts the rows that the denoiser is called with.
+        negative_prompts: N texts of the table that guidance points away from; None: `UNCONDITIONAL` for all.
 
     Returns:
         uint8 [N, H, W, 3].
@@ -76,7 +78,11 @@ def generate(
             prompt_table.lookup(prompts[rows]),
             steps=sampling.steps,
             guidance_scale=sampling.guidance_scale,
-            unconditional=unconditional,
+            unconditional=(
+                unconditional
+                if negative_prompts is None or unconditional is None
+                else prompt_table.lookup(negative_prompts[rows])
+            ),
             generator=generators,
         )
         images.append(decode_uint8(family, x_0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,10 @@ from ..ledger import Ledger
 from ..progress import progress
 from ..prompts.sources import PromptRecord
 from ..recipe import Recipe
+from .negative_prompt import NEGATIVE_PROMPT
 from .pictures import Images, Picture, plan_batches, read_pngs, write_png
 from .scorers import Scorer
-from .summary import category
+from .summary import REFERENCE, category
 
 if TYPE_CHECKING:
     from ..families.pipeline import PipelineFamily
@@ -38,6 +39,7 @@ class Work:
         records: the prompts.
         scorers: by the words they were chosen with; the first is the one that details are kept of.
         output: the folder.
+        negatives: prompt id -> negative prompt of the model `NEGATIVE_PROMPT`.
 
     Raises:
         UserError: the folder holds an evaluation made with other settings.
@@ -48,6 +50,7 @@ class Work:
     records: Sequence[PromptRecord]
     scorers: dict[str, Scorer]
     output: Path
+    negatives: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         evaluation = self.recipe.evaluation
@@ -60,6 +63,11 @@ class Work:
             self._bind_folder()
         self.rows = read_scores(self.output / SCORES)
         self.ledger = Ledger.load(self.output)
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Models that are the base itself: the reference, and with negative prompts the one guided by them."""
+        return (REFERENCE, NEGATIVE_PROMPT) if self.negatives else (REFERENCE,)
 
     def _settings(self) -> dict[str, Any]:
         """What decides pictures and scores; recorded, and compared on resuming."""
@@ -80,9 +88,9 @@ class Work:
 
     def claim(self, name: str, folder: Path | None) -> None:
         """Tie images/NAME to one set of weights, so that pictures of two trainings never mix under one name."""
-        self._fingerprints[name] = (
-            self.settings["base_fingerprint"] if folder is None else self._policy_fingerprint(folder)
-        )
+        fingerprint = self.settings["base_fingerprint"] if folder is None else self._policy_fingerprint(folder)
+        negatives = self.negatives.values() if name == NEGATIVE_PROMPT else ()
+        self._fingerprints[name] = content_id(fingerprint, *negatives) if negatives else fingerprint
         if _occupied(self.output / "images" / name):
             self._bind_pictures(name)
 
@@ -135,7 +143,8 @@ class Work:
         from ..families.prompt_table import PromptTable
         from .generate import UNCONDITIONAL
 
-        return PromptTable.build(self.family, [UNCONDITIONAL, *(record.prompt for record in self.records)])
+        prompts = [record.prompt for record in self.records]
+        return PromptTable.build(self.family, [UNCONDITIONAL, *prompts, *self.negatives.values()])
 
     def _denoiser(self, folder: Path | None) -> Any:
         """The network of a policy, or the base's own as it is on disk."""
@@ -167,6 +176,7 @@ class Work:
             width_px=self.recipe.model.width_px,
             denoiser=denoiser.eval(),
             ledger=self.ledger,
+            negative_prompts=[self.negatives[p.record.id] for p in batch] if name == NEGATIVE_PROMPT else None,
         )
         # Only now, with something to keep, do settings bind: a batch that did not fit in memory may be made smaller.
         self._bind_folder()
@@ -224,9 +234,7 @@ def _occupied(folder: Path) -> bool:
 
 def read_scores(path: Path) -> dict[tuple[str, str, int], Row]:
     """Rows by (model, prompt id, index). A line that a killed process left torn is dropped from the file."""
-    if not path.exists():
-        return {}
-    rows, lines = [], path.read_bytes().splitlines(keepends=True)
+    rows, lines = [], path.read_bytes().splitlines(keepends=True) if path.exists() else []
     for line in lines:
         try:
             row = json.loads(line)
