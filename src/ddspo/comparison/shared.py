@@ -53,7 +53,7 @@ def rows_key(recipe: Recipe) -> str | None:
     settings = recipe.training.model_dump(mode="json", include={*_TRAINING, "timesteps"})
     settings["timesteps"].pop("weight")
     target = recipe.target.model_dump(mode="json", exclude={"guidance_weight"})
-    return content_id(json.dumps([recipe.seed, target_of(recipe), target, asks_reference(objective), settings]))
+    return content_id(json.dumps([recipe.seed, target_of(recipe), target, asks_reference(recipe), settings]))
 
 
 def with_shared(cells: Sequence[Cell], output: Path, base_seed: int) -> list[Cell]:
