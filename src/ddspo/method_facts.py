@@ -135,6 +135,22 @@ def trained_target_models(recipe: Recipe) -> tuple[Literal["winning", "losing"],
     return tuple(role for role in roles if needs_target_models(recipe) and getattr(recipe.target, role) is None)
 
 
+def unstorable(recipe: Recipe) -> str | None:
+    """One line on why `training.reference_rows` cannot serve this recipe, or None."""
+    objective = recipe.objective
+    if not frozen_rows(recipe) or OBJECTIVES[objective.name].sides == "win":
+        return (
+            f"training.reference_rows: objective '{objective.name}' asks the reference nothing that could be stored; "
+            "leave reference_rows out"
+        )
+    if objective.reference is not None:
+        return (
+            "training.reference_rows: objective.reference moves the reference with the policy, so that its rows are "
+            "not known before training; leave one of the two out"
+        )
+    return None
+
+
 def without_effect(objective: Objective) -> str | None:
     """One line on the first setting that this objective never looks at, or None."""
     name, facts = objective.name, OBJECTIVES[objective.name]
@@ -155,6 +171,13 @@ def without_effect(objective: Objective) -> str | None:
 def unfit(recipe: Recipe) -> str | None:
     """One line on objective and target that do not go together, or None."""
     objective, target = recipe.objective, recipe.target
+    if objective.reference is not None:
+        if not frozen_rows(recipe):
+            return f"objective.reference has no effect with objective.name '{objective.name}', which asks for none"
+        if recipe.training.reference_rows is not None:
+            return "training.reference_rows stores what a frozen reference says; leave it out, or objective.reference"
+        if target.source == "data_driven" and recipe.training.parameters == "full":
+            return "objective.reference would move the models of target.source 'data_driven'; use training.parameters lora"
     name, source, own = objective.name, target.source, OBJECTIVES[objective.name].target
     if own == "guidance" and source != "guidance":
         return f"objective.name '{name}' learns from target.source 'guidance'; set it"

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from .method_facts import unfit
+from .method_facts import unfit, unstorable
 from .recipe_base import Fraction, Positive, Section
 from .recipe_degradation import Degradation as Degradation
 from .recipe_degradation import LanguageModel as LanguageModel
@@ -215,7 +215,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Recipe:
-        if mistake := unfit(self):
+        stored = self.training.reference_rows is not None
+        if mistake := unfit(self) or (unstorable(self) if stored else None):
             raise ValueError(mistake)
         return self
 

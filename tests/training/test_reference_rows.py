@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ddspo.errors import UserError
 from ddspo.families.load import load_family
@@ -215,6 +216,8 @@ def test_what_rows_cannot_serve_is_refused(
     recipe, pairs = make_case(folder, max_steps=1)
     with pytest.raises(UserError, match=message):
         make_reference_rows(changed(recipe, objective=objective), pairs, tmp_path / "rows")
+    with pytest.raises(ValidationError, match=message):
+        changed(recipe, objective=objective, training={"reference_rows": tmp_path / "rows"})
     assert not (tmp_path / "rows").exists() or not list((tmp_path / "rows").glob("step-*"))
 
 

@@ -140,10 +140,16 @@ def _read_costs(data: RunData, baselines: list[str]) -> None:
     for name, path in places:
         if not path.exists() or any(cost.name == name for cost in data.costs):
             continue
-        cost = _read_map(path, data, f"No cost of stage '{name}'")
-        seconds, evaluations = finite(cost.get("seconds")), finite(cost.get("network_evaluations"))
-        if seconds is not None or evaluations is not None:
-            data.costs.append(StageCost(name, seconds, evaluations))
+        _add_cost(data, name, _read_map(path, data, f"No cost of stage '{name}'"))
+    if (data.run / "costs.json").exists():  # stored reference rows may lie anywhere
+        totals = _read_map(data.run / "costs.json", data, "No costs of stored reference rows")
+        _add_cost(data, "reference rows", totals.get("reference rows") or {})
+
+
+def _add_cost(data: RunData, name: str, cost: dict[str, Any]) -> None:
+    seconds, evaluations = finite(cost.get("seconds")), finite(cost.get("network_evaluations"))
+    if seconds is not None or evaluations is not None:
+        data.costs.append(StageCost(name, seconds, evaluations))
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -25,13 +25,13 @@ from ..diffusion.states import states
 from ..errors import UserError
 from ..files import claim_folder, read_json, require_free_space
 from ..ledger import FILE_NAME, Ledger
-from ..method_facts import asks_reference, frozen_rows
+from ..method_facts import asks_reference, frozen_rows, unstorable
 from ..progress import announce, progress
 from ..recipe import Recipe
 from ..targets import TargetRows, target_source
 from ..tensors import Conditioning, RolePredict
 from .data import Batches, MicroBatch
-from .row_settings import check_recipe, row_settings
+from .row_settings import row_settings
 from .row_store import Batch, RowStore
 from .setup import check_pairs, check_texts, start_accelerator
 
@@ -63,7 +63,8 @@ class ReferenceRows:
     ) -> None:
         if recipe.training.reference_rows is None:
             raise ValueError("training.reference_rows names no folder")
-        check_recipe(recipe)
+        if reason := unstorable(recipe):
+            raise UserError(reason)
         self.recipe, self.noise_path, self.batches = recipe, noise_path, batches
         self.rows = RowStore(recipe.training.reference_rows)
         self.settings = row_settings(recipe, store, family, batches)

@@ -1,11 +1,10 @@
-"""What reference rows depend on, and where there can be none."""
+"""What reference rows depend on."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
-from ..method_facts import OBJECTIVES, asks_reference, frozen_rows
+from ..method_facts import asks_reference
 from ..recipe import Recipe
 from .data import Batches
 from .row_store import FORMAT
@@ -18,25 +17,6 @@ if TYPE_CHECKING:
 
 _APPLIED_LATER = ("guidance_weight", "error_space")
 """of the target: arithmetic on what is stored"""
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Refuse what reference rows cannot serve.
-
-    Raises:
-        UserError: nothing frozen is asked, or the reference moves with the policy.
-    """
-    objective = recipe.objective
-    if not frozen_rows(recipe) or OBJECTIVES[objective.name].sides == "win":
-        raise UserError(
-            f"training.reference_rows: objective '{objective.name}' asks the reference nothing that could be stored; "
-            "leave reference_rows out"
-        )
-    if objective.reference is not None:
-        raise UserError(
-            "training.reference_rows: objective.reference moves the reference with the policy, so that its rows are "
-            "not known before training; leave one of the two out"
-        )
 
 
 def row_settings(recipe: Recipe, store: PairStore, family: PipelineFamily, batches: Batches) -> dict[str, Any]:
