@@ -91,8 +91,9 @@ def write(folder: Path, **changes: Any) -> Path:
 def test_values_are_chosen_on_validation_and_told_on_heldout_prompts(asked: list[str], tmp_path: Path) -> None:
     page = compare(*load_matrix(write(tmp_path)), say=lambda line: None)
     assert asked == [
-        "validation/reference", "validation/ddspo-200-seed0", "validation/ddspo-1000-seed0", "validation/ddspo-auto-seed0",
-        "heldout/reference", "heldout/ddspo-1000-seed0", "heldout/ddspo-1000-seed1", "heldout/ddspo-auto-seed0",
+        "validation/reference", "validation/ddspo-200-seed0", "validation/ddspo-1000-seed0",
+        "validation/ddspo-auto-seed0", "heldout/reference",
+        "heldout/ddspo-1000-seed0", "heldout/ddspo-1000-seed1", "heldout/ddspo-auto-seed0",
         "heldout/ddspo-auto-seed1", "heldout/sft-seed0", "heldout/sft-seed1",
     ]  # fmt: skip
     assert json.loads((tmp_path / "out" / "chosen.json").read_text()) == {"ddspo": 1000.0}
@@ -138,7 +139,7 @@ def test_the_page_is_self_contained_and_escapes(asked: list[str], tmp_path: Path
     path = write(tmp_path, name="<script>alert(1)</script>")
     page = compare(*load_matrix(path), say=lambda _: None).read_text(encoding="utf-8")
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
-    assert not re.search(r"(src|href)=\"?(?!#|data:)|@import|url\(", page), "nothing is fetched"
+    assert not re.search(r"(src|href)=\"(?!#|data:)|@import|url\(", page), "nothing is fetched"
     for told in ("ddspo, auto", "Fréchet", "What sharing saved", "Win rates", 'id="sweep-ddspo-t"', "+0.310"):
         assert told in page, told
     assert "| ddspo | 1000 |" in (tmp_path / "out" / "comparison.md").read_text()

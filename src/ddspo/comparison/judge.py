@@ -15,6 +15,7 @@ import numpy as np
 
 from ..evaluation.evaluate import open_work
 from ..evaluation.features import RealReference, extract_features, why_no_features
+from ..evaluation.negative_prompt import NEGATIVE_PROMPT
 from ..evaluation.set_metrics import inception_score
 from ..evaluation.statistics import Array
 from ..evaluation.summary import categories, failures, score_matrix
@@ -55,6 +56,8 @@ def judge(recipe: Recipe, name: str, policy: Path | None, output: Path) -> Judge
         output: this cell's folder.
     """
     work = open_work(recipe, output)
+    if policy is None and recipe.evaluation.negative_prompt_baseline:
+        name = NEGATIVE_PROMPT  # under this name alone it is drawn with negative prompts
     work.claim(name, policy)
     work.complete({name: policy})
     rows = work.ordered_rows([name])[name]

@@ -68,7 +68,10 @@ class Comparison:
         """The recipe that a method's pictures are drawn and scored with; None: the reference."""
         own = self.matrix.methods[method].evaluation if method is not None else {}
         changes = self.matrix.validation if where == VALIDATION else self.matrix.heldout[where]
-        return overlaid(self.base, {"evaluation": merged(changes, own)}, f"{where} of {method or REFERENCE}")
+        plain = {"negative_prompt_baseline": False}  # which is a method of its own here
+        return overlaid(
+            self.base, {"evaluation": merged(merged(plain, changes), own)}, f"{where} of {method or REFERENCE}"
+        )
 
 
 def compare(matrix: Matrix, base: Recipe, *, processes: int = 1, say: Callable[[str], None] = print) -> Path:
