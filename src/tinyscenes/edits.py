@@ -63,15 +63,20 @@ def _drop_relation(description: Description) -> Iterator[Edit]:
         yield replace(description, relation=None), f"{description.relation} -> and"
 
 
-def _swap_attributes(description: Description) -> Iterator[Edit]:
-    if len(description.things) != 2:
-        return
+def swap_attributes(description: Description) -> Description:
+    """Exchange color and texture between the two things."""
     first, second = description.things
     swapped = (
         replace(first, color=second.color, texture=second.texture),
         replace(second, color=first.color, texture=first.texture),
     )
-    yield replace(description, things=swapped), f"{_attributes(first)} <-> {_attributes(second)}"
+    return replace(description, things=swapped)
+
+
+def _swap_attributes(description: Description) -> Iterator[Edit]:
+    if len(description.things) == 2:
+        first, second = description.things
+        yield swap_attributes(description), f"{_attributes(first)} <-> {_attributes(second)}"
 
 
 def _attributes(thing: Thing) -> str:

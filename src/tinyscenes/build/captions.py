@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..edits import swap_attributes
 from ..language import speak
 from ..scenes import (
     CATEGORIES,
@@ -57,18 +58,6 @@ def sample_true_description(rng: np.random.Generator) -> Description:
 def _other(rng: np.random.Generator, options: tuple[T, ...], current: T | None) -> T:
     rest = [option for option in options if option != current]
     return rest[int(rng.integers(len(rest)))]
-
-
-def swap_attributes(description: Description) -> Description:
-    """Exchange color and texture between the two things."""
-    first, second = description.things
-    return replace(
-        description,
-        things=(
-            replace(first, color=second.color, texture=second.texture),
-            replace(second, color=first.color, texture=first.texture),
-        ),
-    )
 
 
 def _spoil_thing(thing: Thing, noise: CaptionNoise, rng: np.random.Generator) -> Thing:
