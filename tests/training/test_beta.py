@@ -12,6 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from ddspo.diffusion.noise_path import NoisePath
 from ddspo.errors import UserError
 from ddspo.objectives.anchor import drift_anchor
 from ddspo.objectives.preference import preference_loss
@@ -23,6 +24,7 @@ from ddspo.training.beta import Measured, beta_for, both_errors, choose_beta, no
 from ddspo.training.checkpoint import save_checkpoint
 from ddspo.training.data import MicroBatch
 from ddspo.training.loop import train
+from ddspo.training.step import make_step
 from ddspo.training.watch import FULL_STEP_PRICE, Watch
 from helpers.training_cases import changed, make_case, metrics_of, policy_bytes
 
@@ -301,3 +303,23 @@ def test_automatic_beta_has_a_strength_of_the_objective_or_its_own() -> None:
     ):
         with pytest.raises(ValidationError, match=words):
             objective(**fields)
+
+
+def test_the_price_is_an_anchor_beside_the_recipes_own() -> None:
+    path = NoisePath.variance_preserving(torch.linspace(0.99, 0.01, 10, dtype=torch.float64), "epsilon")
+    told = Conditioning({"c": torch.tensor([[1.0], [2.0]])})
+    degraded = Conditioning({"c": torch.tensor([[0.5], [0.5]])})
+    draws = torch.randn(3, 2, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    batch = PreferenceBatch(WinLose(draws[0], draws[1]), draws[2], torch.tensor([2, 7]), told, degraded)
+
+    def predict(role: str, x_t: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        return x_t * conditioning.tensors["c"][..., None, None] * (1.3 if role == "policy" else 1.0)
+
+    def loss(anchor: float, lose_anchor: float | None, price: float) -> torch.Tensor:
+        fields = {"beta": "auto", "anchor": anchor, "lose_anchor": lose_anchor}
+        made = make_step(Recipe.model_validate({"objective": fields}), predict, path)
+        return made(batch, beta=3.0, price=price).loss
+
+    torch.testing.assert_close(loss(0.0, None, 0.2), loss(0.2, None, 0.0))
+    torch.testing.assert_close(loss(0.1, 0.3, 0.2), loss(0.3, 0.5, 0.0))
+    assert (loss(0.0, None, 0.2) > loss(0.0, None, 0.0)).all()

@@ -16,7 +16,7 @@ import torch
 
 from ddspo.recipe import Recipe
 from ddspo.training.checkpoint import latest_checkpoint
-from helpers.training_cases import make_case, metrics_of, policy_bytes
+from helpers.training_cases import changed, make_case, metrics_of, policy_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -106,3 +106,20 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, parameters: str) ->
         assert left["network_evaluations"] == right["network_evaluations"]
         counts = [[value is None for value in row["margin_by_timestep"]] for row in (left, right)]
         assert counts[0] == counts[1]
+
+
+def test_two_processes_choose_one_beta_and_hold_drift_alike(tmp_path: Path) -> None:
+    made, pairs = make_case(
+        tmp_path, global_batch_pairs=6, micro_batch_pairs=2, max_steps=4,
+        optimizer={"learning_rate": 1e-3, "adam_epsilon": 1e-4},
+    )  # fmt: skip
+    auto = {"pairs": 7, "hold_drift": 1e-3, "stop_drift": None}
+    recipe = changed(made, objective={"beta": "auto", "auto": auto})
+    for name, processes in (("one", 1), ("two", 2)):
+        wait(start(tmp_path, recipe, pairs, tmp_path / name, processes), tmp_path / f"{name}.log")
+    assert (tmp_path / "one" / "beta.json").read_bytes() == (tmp_path / "two" / "beta.json").read_bytes()
+    for left, right in zip(metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two"), strict=True):
+        assert left["beta"] == right["beta"]
+        assert left["drift_price"] == pytest.approx(right["drift_price"], rel=1e-3)
+        assert left["network_evaluations"] == right["network_evaluations"]
+    assert metrics_of(tmp_path / "two")[-1]["drift_price"] > 0
