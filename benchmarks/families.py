@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", help="a diffusers folder or hub id; default: tiny networks of every family")
     parser.add_argument("--families", nargs="*", default=["sd", "sd_v", "sdxl", "sd3", "sana", "flux"])
-    parser.add_argument("--size-px", type=int, default=256, help="of the pictures, on tiny networks")
+    parser.add_argument("--size-px", type=int, default=64, help="of the pictures, on tiny networks")
     parser.add_argument("--parameters", choices=("lora", "full"), default="lora")
     parser.add_argument("--micro-batch-pairs", type=int, default=4)
     parser.add_argument("--global-batch-pairs", type=int, default=8)
