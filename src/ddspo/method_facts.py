@@ -144,10 +144,7 @@ def unstorable(recipe: Recipe) -> str | None:
             "leave reference_rows out"
         )
     if objective.reference is not None:
-        return (
-            "training.reference_rows: objective.reference moves the reference with the policy, so that its rows are "
-            "not known before training; leave one of the two out"
-        )
+        return "training.reference_rows stores what a frozen reference says; leave it out, or objective.reference"
     return None
 
 
@@ -174,10 +171,8 @@ def unfit(recipe: Recipe) -> str | None:
     if objective.reference is not None:
         if not frozen_rows(recipe):
             return f"objective.reference has no effect with objective.name '{objective.name}', which asks for none"
-        if recipe.training.reference_rows is not None:
-            return "training.reference_rows stores what a frozen reference says; leave it out, or objective.reference"
         if target.source == "data_driven" and recipe.training.parameters == "full":
-            return "objective.reference would move the models of target.source 'data_driven'; use training.parameters lora"
+            return "objective.reference would move target.source 'data_driven's models; use training.parameters lora"
     name, source, own = objective.name, target.source, OBJECTIVES[objective.name].target
     if own == "guidance" and source != "guidance":
         return f"objective.name '{name}' learns from target.source 'guidance'; set it"
