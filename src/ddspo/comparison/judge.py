@@ -20,11 +20,12 @@ from ..evaluation.set_metrics import inception_score
 from ..evaluation.statistics import Array
 from ..evaluation.summary import categories, failures, score_matrix
 from ..evaluation.work import Work
-from ..files import read_json, write_json
+from ..files import content_id, read_json, write_json
 from ..ledger import FILE_NAME as COST_FILE
 from ..recipe import Recipe
 
 JUDGED = "judged.json"
+_REAL: dict[str, RealReference] = {}
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,20 @@ def _set_metrics(work: Work, name: str) -> dict[str, Any]:
     if wanted and not reason:
         features = extract_features(work.images(name))
         if "frechet" in wanted:
-            real = RealReference(work.records, work.recipe.seed, work.recipe.evaluation.images_per_prompt)
-            found["frechet"] = real.frechet(features)
+            found["frechet"] = _real_reference(work).frechet(features)
         if "inception_score" in wanted:
             found["inception_score"] = inception_score(features.probabilities)
     write_json(record, found | {"why_not": reason})
     return found
+
+
+def _real_reference(work: Work) -> RealReference:
+    """The real pictures of these prompts, rendered once per process for all cells that it judges."""
+    images = work.recipe.evaluation.images_per_prompt
+    key = content_id(str(work.recipe.seed), str(images), *(record.id for record in work.records))
+    if key not in _REAL:
+        _REAL[key] = RealReference(work.records, work.recipe.seed, images)
+    return _REAL[key]
 
 
 def ahead(first: Array, second: Array, higher_is_better: bool) -> Array:
