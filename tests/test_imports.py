@@ -112,9 +112,10 @@ def test_mathematics_sees_torch_and_the_named_tensors_only(name: str, allowed: s
         ("ddspo.families", {"ddspo.targets", "ddspo.pairs", "ddspo.training", "ddspo.evaluation", "ddspo.report"}),
         ("ddspo.prompts", {"ddspo.pairs", "ddspo.training", "ddspo.evaluation", "ddspo.report"}),
         ("ddspo.pairs", {"ddspo.training", "ddspo.evaluation", "ddspo.report"}),
-        ("ddspo.training", {"ddspo.evaluation", "ddspo.report", "ddspo.cli", "ddspo.align"}),
-        ("ddspo.evaluation", {"ddspo.training", "ddspo.report", "ddspo.cli", "ddspo.align"}),
+        ("ddspo.training", {"ddspo.evaluation", "ddspo.report", "ddspo.cli", "ddspo.align", "ddspo.comparison"}),
+        ("ddspo.evaluation", {"ddspo.training", "ddspo.report", "ddspo.cli", "ddspo.align", "ddspo.comparison"}),
         ("ddspo.report", {"ddspo.families", "ddspo.diffusion", "ddspo.training", "ddspo.cli"} | MODEL_CODE),
+        ("ddspo.report", {"ddspo.comparison", "ddspo.evaluation"}),
         ("tinyscenes", {"ddspo"}),
     ],
 )
