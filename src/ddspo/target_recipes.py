@@ -31,6 +31,7 @@ def target_model_recipe(recipe: Recipe, role: Role) -> Recipe:
         ),
         "timesteps": training.timesteps.model_copy(update={"weight": "none"}) if forward else Timesteps(),
         "ema_decay": None,
+        "reference_rows": None,
         "preview_every_steps": None,
         "preview_prompts": (),
     }

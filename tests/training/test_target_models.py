@@ -189,6 +189,13 @@ def test_train_alone_says_where_the_models_come_from(folder: Path, tmp_path: Pat
         train(recipe, pairs, tmp_path / "run")
 
 
+def test_a_moving_reference_cannot_carry_the_models_of_full_training() -> None:
+    settings = {"target": {"source": "data_driven"}, "objective": {"reference": {}}}
+    Recipe.model_validate(settings)
+    with pytest.raises(ValueError, match="objective.reference would move"):
+        Recipe.model_validate(settings | {"training": {"parameters": "full"}})
+
+
 def test_trainings_that_need_the_same_models_share_them() -> None:
     other = {"target": {"adapters": {"rank": 8}}}
     baselines = {"milder": {"objective": {"beta": 100}}, "wider": other, "dpo": {"target": {"source": "forward_noise"}}}
