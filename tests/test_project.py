@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import ddspo
+from ddspo import cli
 from ddspo.recipe_file import bundled_recipes
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 DOCUMENTS = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))]
-VERBS = {"demo", "align", "degrade", "pairs", "train", "evaluate", "report"}
+VERBS = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
