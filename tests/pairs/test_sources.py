@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,69 @@ def test_what_is_no_preference_set_is_refused_in_one_line(tmp_path: Path) -> Non
 def test_a_data_set_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     refused("nobody/no-such-set", "data set nobody/no-such-set is neither here nor within reach")
+
+
+class Hub:
+    """A hub with one data set in a local folder; `broken` files end in the middle of reading."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.broken = folder, False
+
+    def dataset_info(self, name: str) -> Any:
+        return type("Info", (), {"sha": "abc123"})
+
+    def glob(self, pattern: str) -> list[str]:
+        root, _, inner = pattern.partition("@abc123/")
+        assert root == "datasets/people/choices"
+        return [f"{root}@abc123/{path.relative_to(self.folder)}" for path in self.folder.glob(inner)]
+
+    def open(self, path: str, mode: str) -> Any:
+        file = (self.folder / path.partition("@abc123/")[2]).open(mode)
+        return Torn(file) if self.broken else file
+
+
+class Torn(io.BufferedIOBase):
+    """A connection that ends after the file's footer was read."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.size = file, file.seek(0, 2)
+
+    def read(self, size: int = -1) -> bytes:
+        if self.file.tell() < self.size // 2 and size > 8:
+            raise ConnectionError("the hub hung up\nand more")
+        return bytes(self.file.read(size))
+
+    def seek(self, *place: int) -> int:
+        return int(self.file.seek(*place))
+
+    def tell(self) -> int:
+        return int(self.file.tell())
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+def test_a_hub_data_set_is_read_at_one_commit_file_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    hub = Hub(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", lambda: hub)
+    for name in ("train-0", "train-1", "test-0"):
+        write_parquet(tmp_path / "data" / f"{name}.parquet", [row(n) for n in range(3)])
+    source = opened("people/choices", files="data/train-*.parquet")
+    assert len(everything(source)) == 6
+    assert source.description["commit"] == "abc123" and source.description["dataset"] == "people/choices"
+    refused("people/choices", "has no files data/valid", files="data/valid*")
+    hub.broken = True
+    refused("people/choices", "the hub hung up.; get it anew, or try again")
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:

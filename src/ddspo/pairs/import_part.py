@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -107,9 +108,9 @@ class PartMaker:
         """
         record, cost, seen = PartRecord(), Ledger(), set()
         buckets: dict[tuple[int, ...], _Bucket] = {}
-        for done, entry in self._prepared(examples):
+        for entry in self._prepared(examples):
             record.rows += 1
-            advance(done)
+            advance(1)
             if isinstance(entry, Skip):
                 record.skip(entry.reason, entry.where)
             elif entry.row["id"] in seen:
@@ -129,13 +130,16 @@ class PartMaker:
                 self._write(number, buckets[size], record, cost)
         return record
 
-    def _prepared(self, examples: Iterable[Example | Skip]) -> Iterator[tuple[int, Prepared | Skip]]:
-        """Rows in order, a batch of them decoded side by side: the libraries that decode leave Python's lock."""
-        stream = iter(examples)
+    def _prepared(self, examples: Iterable[Example | Skip]) -> Iterator[Prepared | Skip]:
+        """Rows in order; while the autoencoder works, threads decode the next ones (decoding leaves Python's lock)."""
+        stream, ahead = iter(examples), deque[Future[Prepared | Skip]]()
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            while window := list(islice(stream, 2 * self.batch_pairs)):
-                for entry in pool.map(self._prepare, window):
-                    yield 1, entry
+            while True:
+                room = 4 * self.batch_pairs - len(ahead)
+                ahead.extend(pool.submit(self._prepare, entry) for entry in islice(stream, room))
+                if not ahead:
+                    return
+                yield ahead.popleft().result()
 
     def _prepare(self, entry: Example | Skip) -> Prepared | Skip:
         if isinstance(entry, Skip):

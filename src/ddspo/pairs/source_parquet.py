@@ -7,6 +7,7 @@ bytes, or structs {bytes, path} as the datasets library writes them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,21 @@ class ParquetSource:
             **(identity or {}),
         }
 
-    def _file(self, number: int) -> Any:
+    @contextlib.contextmanager
+    def _file(self, number: int) -> Iterator[Any]:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
 
-        try:
-            return parquet.ParquetFile(self._open[number](), pre_buffer=False)
-        except (arrow.ArrowException, OSError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UserError(f"{self.names[number]} is not a readable parquet file ({reason})") from error
+        with contextlib.ExitStack() as stack:
+            try:
+                place = self._open[number]()
+                if not isinstance(place, str):
+                    stack.enter_context(place)  # pyarrow closes only what it opened itself
+                file = stack.enter_context(parquet.ParquetFile(place, pre_buffer=False))
+            except (arrow.ArrowException, OSError) as error:
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                raise UserError(f"{self.names[number]} is not a readable parquet file ({reason}); get it anew, or try again") from error
+            yield file
 
     def _columns(self, number: int, found: Sequence[str]) -> list[str]:
         text = next((name for name in ("caption", "prompt") if name in found), None)
