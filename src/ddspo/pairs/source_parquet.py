@@ -68,7 +68,9 @@ class ParquetSource:
                 file = stack.enter_context(parquet.ParquetFile(place, pre_buffer=False))
             except (arrow.ArrowException, OSError) as error:
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
-                raise UserError(f"{self.names[number]} is not a readable parquet file ({reason}); get it anew, or try again") from error
+                raise UserError(
+                    f"{self.names[number]} is not a readable parquet file ({reason}); get it anew, or try again"
+                ) from error
             yield file
 
     def _columns(self, number: int, found: Sequence[str]) -> list[str]:
