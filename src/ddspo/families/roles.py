@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -13,14 +12,13 @@ from torch import Tensor, nn
 
 from .. import recipe
 from ..errors import UserError
-from ..tensors import Conditioning
+from ..tensors import Conditioning, Role
+from .frozen_copy import Precision, frozen_copy, in_float32, shared_precision
 from .lora import ADAPTER, active_adapter, attach_lora, load_lora
+from .lora_twin import add_twin, twin_name
 from .offload import send_home, visiting
 from .pipeline import DTYPES, PipelineFamily
 from .policy import save_full_policy, save_lora_policy
-
-Role = Literal["policy", "reference"]
-Precision = Literal["no", "bf16", "fp16"]
 
 
 class Roles:
@@ -54,6 +52,7 @@ class Roles:
         self._offloaded = False
         self._mixed_precision = mixed_precision
         self._adapters: frozenset[str] = frozenset()
+        self._moving: str | None = None
         self._trained_names = [name for name, parameter in self.trained.named_parameters() if parameter.requires_grad]
 
     @classmethod
@@ -92,21 +91,12 @@ class Roles:
         Raises:
             UserError: a low-precision copy beside a policy that computes otherwise: they would differ from step 0 on.
         """
-        precision: Precision = mixed_precision or ("no" if frozen_dtype == "fp32" else frozen_dtype)  # type: ignore[assignment]
-        if frozen_dtype not in DTYPES:
-            raise UserError(f"model.frozen_dtype: unknown precision '{frozen_dtype}'; use one of {', '.join(DTYPES)}")
-        if frozen_dtype != "fp32" and precision != frozen_dtype:
-            raise UserError(
-                f"full fine-tuning with model.frozen_dtype {frozen_dtype} needs mixed_precision {frozen_dtype} too, "
-                "or policy and reference differ before training; set both, or frozen_dtype fp32"
-            )
+        precision = shared_precision(frozen_dtype, mixed_precision)
         if getattr(family.denoiser, "peft_config", None):
             raise UserError("the denoiser carries a LoRA; merge it into the weights before full fine-tuning")
-        if any(parameter.dtype != torch.float32 for parameter in family.denoiser.parameters()):
+        if not in_float32(family.denoiser):
             family.load_denoiser(torch.float32)
-        frozen = copy.deepcopy(family.denoiser).requires_grad_(False).eval() if reference else None
-        if frozen is not None:
-            _store_low(frozen, DTYPES[frozen_dtype])
+        frozen = frozen_copy(family.denoiser, frozen_dtype) if reference else None
         family.denoiser.requires_grad_(True)
         return cls(family, "full", frozen, precision)
 
@@ -128,6 +118,18 @@ class Roles:
             for parameter in trainable:
                 parameter.requires_grad_(True)
         self._adapters |= adapters.keys()
+
+    def let_reference_move(self) -> None:
+        """Give the reference weights of its own, the policy's of now; call it before `set_wrapped`."""
+        if self._frozen is None:
+            self._moving = add_twin(self.trained)
+
+    def move_reference(self, weights: Mapping[str, Tensor]) -> None:
+        """Put weights in the reference's place; names as in `state()`, the copy's precision is kept."""
+        network = self.trained if self._frozen is None else self._frozen
+        with torch.no_grad():
+            for name, weight in weights.items():
+                network.get_parameter(name if self._moving is None else twin_name(name)).copy_(weight)
 
     def set_wrapped(self, module: nn.Module) -> None:
         """Use `module` (what accelerate or torch made of `trained`) for the policy's calls."""
@@ -184,7 +186,7 @@ class Roles:
             raise UserError(f"there is no {role} model; make it with `ddspo targets`, or give target.{role}")
         network = self.trained if self._frozen is None else self._frozen
         here = visiting(network, self.family.device) if self._offloaded else contextlib.nullcontext()
-        with here, active_adapter(network, None if role == "reference" else role):
+        with here, active_adapter(network, self._moving if role == "reference" else role):
             yield network if self._compiled is None else self._compiled
 
     def _precision(self) -> contextlib.AbstractContextManager[None]:
@@ -250,10 +252,3 @@ class Roles:
             yield
         finally:
             self.load_state(current)
-
-
-def _store_low(module: nn.Module, dtype: torch.dtype) -> None:
-    """Store what autocast would round anyway, matrices and convolutions, in `dtype`."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            part.to(dtype)

@@ -1,6 +1,7 @@
 """Checkpoints: a folder per step that is whole or absent, with tensors in safetensors and the rest in JSON.
 
-    checkpoints/step-000050/ trained.safetensors  optimizer.safetensors  [average.safetensors]  state.json
+    checkpoints/step-000050/ trained.safetensors  optimizer.safetensors  [average.safetensors]
+                             [reference.safetensors]  state.json
 
 The frozen base is never stored. A checkpoint is written under a temporary name, synced and renamed, so a crash leaves
 the previous one; `state.json` records the size of every file, and a checkpoint with a file missing or cut short is
@@ -35,7 +36,8 @@ class Checkpoint:
 
     Attributes:
         step: optimizer steps done.
-        tensors: groups of named tensors: 'trained', 'optimizer' and, if parameters are averaged, 'average'.
+        tensors: groups of named tensors: 'trained', 'optimizer', 'average' if parameters are averaged, 'reference' if
+            it moves.
         extra: JSON values: costs so far, the state of the loss scaler.
     """
 

@@ -119,6 +119,8 @@ def train_step(run: Run, step: int, *, check: bool = False) -> dict[str, Any]:
     optimizer_step(run)
     if run.average is not None:
         run.average.update(step)
+    if run.moving_reference is not None:
+        run.moving_reference.follow(step + 1)
     run.ledger.add(row.pop("network_evaluations"))
     row |= run.watch.see(row | {"step": step + 1}, run.recipe.objective.auto, settings.max_steps)
     seconds = time.perf_counter() - began

@@ -20,6 +20,7 @@ from ..targets import TargetRows
 from .checkpoint import Checkpoint, latest_checkpoint, remove_leftovers, save_checkpoint
 from .data import Batches, MicroBatch, measures_contrast, noise_path_on, pairs_used
 from .metrics import MetricSums, sync_metrics, truncate_metrics
+from .moving_reference import MovingReference
 from .optimizer import MovingAverage, load_optimizer_state, make_optimizer, optimizer_state
 from .preview import draw_preview, is_preview_step, preview_prompts
 from .reference_rows import ReferenceRows
@@ -61,6 +62,8 @@ class Run:
             )
         )
         self.roles.add_target_models(target_models(recipe))
+        moving = recipe.objective.reference
+        self.moving_reference = MovingReference(moving, self.roles) if moving is not None else None
         if settings.gradient_checkpointing:
             self.roles.enable_gradient_checkpointing()
         self.policy = accelerator.prepare_model(self.roles.trained)
@@ -149,6 +152,8 @@ class Run:
             load_optimizer_state(self.optimizer, self.parameters, checkpoint.tensors["optimizer"])
             if self.average is not None:
                 self.average.load(checkpoint.tensors["average"])
+            if self.moving_reference is not None:
+                self.moving_reference.load(checkpoint.tensors["reference"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
             self.ledger = Ledger(**checkpoint.extra["cost"])
@@ -169,6 +174,8 @@ class Run:
         tensors = {"trained": self.roles.state(), "optimizer": optimizer_state(self.optimizer, self.parameters)}
         if self.average is not None:
             tensors["average"] = self.average.average
+        if self.moving_reference is not None:
+            tensors["reference"] = self.moving_reference.weights
         scaler = self.accelerator.scaler
         extra = {
             "cost": self.ledger.as_dict(),

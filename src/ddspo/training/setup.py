@@ -174,6 +174,8 @@ def check_disk(recipe: Recipe, trained_parameters: int, output: Path) -> None:
     """
     averaged = recipe.training.ema_decay is not None
     each = checkpoint_bytes(trained_parameters, averaged=averaged)
+    if recipe.objective.reference is not None:
+        each += trained_parameters * 4
     held = len(list((output / "checkpoints").glob("step-*")))
     needed = each * max(recipe.training.keep_checkpoints + 1 - held, 1) + trained_parameters * 4
     require_free_space(output, needed, "training")
