@@ -38,7 +38,8 @@ def base_license(folder: Path, base: str) -> str:
         values = yaml.safe_load(found[1]) if found else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return "unknown"
-    name = values.get("license") if isinstance(values, dict) else None
+    values = values if isinstance(values, dict) else {}
+    name = values.get("license")
     if name == "other" and isinstance(values.get("license_name"), str):
         name = values["license_name"]
     return name if isinstance(name, str) and re.fullmatch(r"[\w.+-]{1,80}", name) else "unknown"

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +113,7 @@ def save_lora(family: PipelineFamily, denoiser: nn.Module, weights: Mapping[str,
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    prefix, config = family.denoiser_part, denoiser.peft_config[ADAPTER]  # type: ignore[union-attr, index]
+    prefix, config = family.denoiser_part, cast(Any, denoiser).peft_config[ADAPTER]
     tensors = get_peft_model_state_dict(denoiser, state_dict=dict(weights), adapter_name=ADAPTER)
     write_single_file(family, tensors, config.lora_alpha, folder)
     if prefix == "unet":
@@ -139,7 +139,8 @@ def load_lora(family: PipelineFamily, source: Path, *, name: str = ADAPTER, deno
     Raises:
         UserError: the file is missing, damaged, or made for another architecture.
     """
-    network, weights = family.denoiser if denoiser is None else denoiser, read_lora(family, source)
+    weights = read_lora(family, source)
+    network: Any = family.denoiser if denoiser is None else denoiser
     file = lora_file(source)
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
@@ -181,7 +182,7 @@ def adapter_deltas(denoiser: nn.Module, name: str = ADAPTER) -> dict[str, Tensor
     from peft.tuners.lora import LoraLayer
 
     return {
-        f"{module_name}.base_layer.weight": module.get_delta_weight(name).float()  # type: ignore[operator]
+        f"{module_name}.base_layer.weight": module.get_delta_weight(name).float()
         for module_name, module in denoiser.named_modules()
         if isinstance(module, LoraLayer) and name in module.lora_A
     }

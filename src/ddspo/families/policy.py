@@ -116,7 +116,7 @@ def base_of(
     """The base that a LoRA policy was trained on, with the LoRAs that were merged into it; see `load_policy`."""
     from .load import load_family
 
-    source = {"base": base, "revision": None, "variant": None} if base else record["base"]
+    source: dict[str, Any] = {"base": base, "revision": None, "variant": None} if base else record["base"]
     return load_family(
         source["base"],
         dtype=dtype,

@@ -51,7 +51,7 @@ def with_target_models(recipe: Recipe, folder: Path) -> Recipe:
     for role in trained_target_models(recipe):
         if not finished(folder / role):
             raise UserError(f"{folder / role} holds no model; make it with `ddspo targets`, or give target.{role}")
-    places = {role: folder / role / POLICY_FOLDER for role in trained_target_models(recipe)}
+    places: dict[str, Path] = {role: folder / role / POLICY_FOLDER for role in trained_target_models(recipe)}
     return recipe.model_copy(update={"target": recipe.target.model_copy(update=places)})
 
 
