@@ -11,52 +11,18 @@ import heapq
 import json
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..files import content_id
 from ..rng import seed_for
+from .records import PromptList as PromptList
+from .records import PromptRecord as PromptRecord
+from .records import Skipped as Skipped
 
 _MAX_CSV_FIELD = 1 << 24  # a longer cell is an error of the file, not a prompt
-
-
-@dataclass(frozen=True)
-class PromptRecord:
-    """One prompt. `id` follows from its text, so no two prompts share one; `meta` is whatever else its row said."""
-
-    id: str
-    prompt: str
-    meta: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Skipped:
-    """How many rows were left out or mended, by reason, with the place of the first one."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    first: dict[str, str] = field(default_factory=dict)
-
-    def add(self, reason: str, where: str) -> None:
-        """Count one row; `where` is remembered for the first of its kind."""
-        self.counts[reason] = self.counts.get(reason, 0) + 1
-        self.first.setdefault(reason, where)
-
-    def __bool__(self) -> bool:
-        return bool(self.counts)
-
-    def __str__(self) -> str:
-        return "; ".join(f"{count} {reason} (first: {self.first[reason]})" for reason, count in self.counts.items())
-
-
-class PromptList(list[PromptRecord]):
-    """Prompts in the order of their source, and what was left out (`skipped`) or mended (`repaired`) on the way."""
-
-    def __init__(self, records: list[PromptRecord], skipped: Skipped, repaired: Skipped) -> None:
-        super().__init__(records)
-        self.skipped = skipped
-        self.repaired = repaired
 
 
 @dataclass
@@ -148,7 +114,6 @@ def _missing_column(path: Path, column: str, columns: list[str], where: str) -> 
 
 
 _READERS = {".txt": _txt_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
-_KINDS = ", ".join(_READERS)
 
 
 def _tinyscenes_rows(source: str) -> Iterator[_Row]:
@@ -171,10 +136,11 @@ def _rows(source: str, column: str, skipped: Skipped, repaired: Skipped) -> Iter
         return
     path = Path(source).expanduser()
     if not path.exists():
-        raise UserError(f"prompts.source: {path} does not exist; give a {_KINDS} file or 'tinyscenes:train'")
+        kinds = ", ".join(_READERS)
+        raise UserError(f"prompts.source: {path} does not exist; give a {kinds} file or 'tinyscenes:train'")
     reader = _READERS.get(path.suffix.lower())
     if reader is None or not path.is_file():
-        raise UserError(f"prompts.source: {path} is not a {_KINDS} file")
+        raise UserError(f"prompts.source: {path} is not a {', '.join(_READERS)} file")
     try:
         yield from reader(path, column, skipped, repaired)
     except OSError as error:
@@ -246,6 +212,11 @@ def read_prompts(source: str, column: str = "prompt", limit: int | None = None, 
     stream = iterate_prompts(source, column, skipped, repaired)
     records = list(stream) if limit is None else _sampled(stream, limit, seed)
     if not records:
-        found = str(skipped) or "it is empty"
-        raise UserError(f"prompts.source: {source} holds no prompt ({found}); give a list with at least one")
+        raise no_prompt(source, skipped)
     return PromptList(records, skipped, repaired)
+
+
+def no_prompt(source: str, skipped: Skipped) -> UserError:
+    """What to say of a source in which no prompt is left."""
+    found = str(skipped) or "it is empty"
+    return UserError(f"prompts.source: {source} holds no prompt ({found}); give a list with at least one")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from ..errors import UserError
 from ..files import Digest
-from .sources import PromptRecord, Skipped, iterate_prompts, read_prompts
+from .sources import PromptRecord, Skipped, iterate_prompts, no_prompt, read_prompts
 
 
 class PromptStream(Collection[PromptRecord]):
@@ -31,8 +30,7 @@ class PromptStream(Collection[PromptRecord]):
             digest.add(record.id)
             self._count += 1
         if not self._count:
-            found = str(self.skipped) or "it is empty"
-            raise UserError(f"prompts.source: {source} holds no prompt ({found}); give a list with at least one")
+            raise no_prompt(source, self.skipped)
         self.digest = digest.text()
 
     def __len__(self) -> int:
