@@ -189,5 +189,5 @@ def test_stages_of_one_process_refuse_torchrun(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     result = ddspo("demo", "--output", tmp_path / "run")
-    assert "use torchrun for `ddspo pairs` and `ddspo train` only" in told(result)
+    assert "use torchrun for `ddspo degrade`, `pairs` and `train` only" in told(result)
     assert not (tmp_path / "run").exists()
