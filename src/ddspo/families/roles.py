@@ -136,10 +136,7 @@ class Roles:
         self._wrapped = module
 
     def compile(self) -> None:
-        """Compile the calls of all roles; what is trained, counted and saved stays the network itself.
-
-        All roles, so that policy and reference round alike. Call it after `set_wrapped`.
-        """
+        """Compile the calls of all roles alike, after `set_wrapped`; what is trained and saved stays the network."""
         frozen = self.trained if self._frozen is None else self._frozen
         self._compiled = torch.compile(frozen)  # type: ignore[assignment]
         policy = self.trained if self._wrapped is None else self._wrapped
@@ -230,8 +227,7 @@ class Roles:
         `DiffusionPipeline.from_pretrained(folder)`. `ddspo.json` says which base it belongs to.
 
         Args:
-            folder: the policy's folder.
-            card: text of README.md.
+            folder, card: the policy's folder, and the text of its README.md.
             weights: save these (a moving average) in place of the current parameters; same names as `state()`.
 
         Raises:

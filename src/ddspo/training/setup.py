@@ -83,6 +83,8 @@ def run_settings(recipe: Recipe, store: PairStore) -> dict[str, Any]:
     training = {key: value for key, value in recipe.training.model_dump(mode="json").items() if key not in _FREE}
     if recipe.training.parameters == "full":
         training.pop("lora")
+    if recipe.objective.name == "kto":  # its zero point is a mean over the micro batch
+        training["micro_batch_pairs"] = recipe.training.micro_batch_pairs
     return {
         "seed": recipe.seed,
         "model": recipe.model.model_dump(mode="json", exclude={"height_px", "width_px", "offload", "lora"})
