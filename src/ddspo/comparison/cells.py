@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def all_cells(matrix: Matrix, base: Recipe) -> list[Cell]:
     return list({cell.name: cell for cell in cells if cell.trained}.values())
 
 
-def final_cells(matrix: Matrix, base: Recipe, best: dict[str, Value]) -> list[Cell]:
+def final_cells(matrix: Matrix, base: Recipe, best: Mapping[str, Value]) -> list[Cell]:
     """Every method at its best value and at auto, every seed: what is judged on held-out prompts.
 
     Args:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..base_facts import read_base_facts
-from ..plan import make_plan, picture_cost, trained_parameters
+from ..memory import trained_parameters
+from ..plan import make_plan, picture_cost
 from ..prompts.sources import read_prompts
 from ..recipe import Recipe
-from .cells import AUTO, Cell, final_cells, sweep_cells
+from .cells import AUTO, Cell, Value, final_cells, sweep_cells
 from .costs import alone
 from .matrix import Matrix
 from .run import VALIDATION, Comparison
@@ -20,7 +21,7 @@ def plan_text(matrix: Matrix, base: Recipe) -> str:
     """
     comparison = Comparison(matrix, base, base.output)
     swept = {cell.name: cell for cell in sweep_cells(matrix, base)}
-    any_value = {name: method.values[0] for name, method in matrix.methods.items() if method.values}
+    any_value: dict[str, Value] = {name: method.values[0] for name, method in matrix.methods.items() if method.values}
     finals = {cell.name: cell for cell in final_cells(matrix, base, any_value)}
     lines = [f"# plan for {base.output}", f"{'method':<24}{'values':<34}{'seeds':>6}{'steps':>7}{'F per run':>12}"]
     for name, method in matrix.methods.items():
