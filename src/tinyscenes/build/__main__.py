@@ -1,7 +1,7 @@
 """`python -m tinyscenes.build OUT`: train the embedded checkpoint from a seed and record its figures.
 
 Stages run in order and each is kept: autoencoder, text encoder, feature network, denoiser, record. The same command
-again takes up where it stopped. On two idle cores the whole takes about two hours, most of it the denoiser.
+again takes up where it stopped. On two idle cores the whole takes about an hour, most of it the denoiser.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from .captions import CaptionNoise
 from .features import save_features, train_features
 from .measure import accuracy, draw, probe_descriptions, prompts_of
 from .record import record
 from .text import new_tokenizer, train_text_encoder
-from .unet import PHASES, LatentBank, UNetTraining, new_scheduler, new_unet
+from .unet import LatentBank, UNetTraining, new_scheduler, new_unet
 from .vae import train_vae
 
 VAE_STEPS, TEXT_STEPS, FEATURE_STEPS = 4000, 2500, 2000
-BANK_IMAGES = 100_000
+UNET_IMAGES, BANK_IMAGES = 600_000, 100_000
 REPORT_EVERY_STEPS = 1600
 
 
@@ -71,20 +72,19 @@ def build_features(out: Path, seed: int) -> None:
         save_features(train_features(seed, FEATURE_STEPS, log), out / "features.safetensors")
 
 
-def build_unet(work: Path, seed: int) -> UNet2DConditionModel:
+def build_unet(work: Path, seed: int, images: int) -> UNet2DConditionModel:
     """Stage 4; reports accuracy and kinds of failure as it goes, so that the swap rate is watched from the start."""
     torch.manual_seed(seed)
     unet = new_unet()
     parts = assemble(work, unet)
     bank = LatentBank.draw(parts.vae, BANK_IMAGES, np.random.default_rng([seed, 5]), log)
-    training = UNetTraining(unet, parts.text_encoder, parts.tokenizer, bank, PHASES, seed)
+    training = UNetTraining(unet, parts.text_encoder, parts.tokenizer, bank, CaptionNoise(), seed)
     state = work / "unet_state.safetensors"
     if state.exists():
         with safe_open(state, "pt") as file:
             training.load(state, int(file.metadata()["images"]))
     probes = probe_descriptions(24, seed)
-    images = sum(phase.images for phase in PHASES)
-    for seen in training.run(REPORT_EVERY_STEPS):
+    for seen in training.run(images, REPORT_EVERY_STEPS):
         drawn = draw(assemble(work, training.average), prompts_of(probes), guidance_scale=4.0, steps=15, seed=seed)
         log(f"unet {seen}/{images} loss {training.loss:.4f} {accuracy(drawn, probes)}")
         training.save(state)
@@ -96,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tinyscenes.build", description=__doc__)
     parser.add_argument("out", type=Path, help="folder for the pipeline, its record and the work in progress")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=UNET_IMAGES, help="training images for the denoiser")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -105,13 +106,12 @@ def main() -> None:
     build_vae(work, arguments.seed)
     build_text(work, arguments.seed)
     build_features(arguments.out, arguments.seed)
-    unet = build_unet(work, arguments.seed)
+    unet = build_unet(work, arguments.seed, arguments.images)
     pipeline = assemble(work, unet)
     pipeline.to(torch.float16).save_pretrained(arguments.out / "pipeline")
     shipped = StableDiffusionPipeline.from_pretrained(arguments.out / "pipeline", dtype=torch.float32)
     shipped.set_progress_bar_config(disable=True)
-    images = sum(phase.images for phase in PHASES)
-    figures = {"seed": arguments.seed, "unet_images": images, **record(shipped, arguments.seed, log)}
+    figures = {"seed": arguments.seed, "unet_images": arguments.images, **record(shipped, arguments.seed, log)}
     (arguments.out / "build.json").write_text(json.dumps(figures, indent=2) + "\n")
     log(f"wrote {arguments.out / 'pipeline'} and build.json")
 

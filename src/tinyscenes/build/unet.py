@@ -74,34 +74,6 @@ class LatentBank:
         return cls(torch.cat(latents), truths)
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of training with one kind of captions; its rate warms up over 200 steps and falls linearly to 2 %."""
-
-    images: int
-    learning_rate: float
-    noise: CaptionNoise
-
-
-#: First to draw, then as the world describes itself: with the rates of a picture's true relation, count and attributes
-#: this low, what guidance alone repairs of them is little, and that is what leaves alignment something to gain.
-PHASES = (
-    Phase(600_000, 1e-3, CaptionNoise()),
-    Phase(
-        500_000,
-        7e-4,
-        CaptionNoise(
-            swap_attributes=0.33,
-            wrong_relation=0.45,
-            wrong_count=0.40,
-            wrong_attribute=0.15,
-            drop_attribute=0.15,
-            drop_thing=0.10,
-        ),
-    ),
-)
-
-
 @dataclass
 class UNetTraining:
     """Everything one step of the denoiser's training needs; `run` yields after every `report_every` steps."""
@@ -110,33 +82,24 @@ class UNetTraining:
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     bank: LatentBank
-    phases: tuple[Phase, ...]
+    noise: CaptionNoise
     seed: int
     batch: int = 64
+    learning_rate: float = 1e-3
     ema_decay: float = 0.998
 
     def __post_init__(self) -> None:
         self.average = copy.deepcopy(self.unet).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
-            self.unet.parameters(), lr=self.phases[0].learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+            self.unet.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
         self.alphas = new_scheduler().alphas_cumprod
         self.images = 0
         self.loss = float("nan")
 
-    def _phase(self) -> tuple[Phase, int]:
-        """The phase that the next step belongs to, and how many of its images are seen."""
-        seen = self.images
-        for phase in self.phases[:-1]:
-            if seen < phase.images:
-                return phase, seen
-            seen -= phase.images
-        return self.phases[-1], seen
-
-    def _step(self, rng: np.random.Generator) -> None:
-        phase, seen = self._phase()
+    def _step(self, rng: np.random.Generator, rate: float) -> None:
         rows = rng.integers(len(self.bank.truths), size=self.batch)
-        captions = [caption(self.bank.truths[row], phase.noise, rng) for row in rows]
+        captions = [caption(self.bank.truths[row], self.noise, rng) for row in rows]
         with torch.no_grad():
             states = self.text_encoder(tokenize(self.tokenizer, captions)).last_hidden_state
         x_0 = self.bank.latents[torch.from_numpy(rows)].float()
@@ -149,8 +112,7 @@ class UNetTraining:
         predicted = self.unet(alpha * x_0 + sigma * noise, timestep, states).sample
         loss = (predicted - (alpha * noise - sigma * x_0)).pow(2).mean()
         for group in self.optimizer.param_groups:
-            warm = min(1.0, seen / self.batch / 200)
-            group["lr"] = phase.learning_rate * warm * max(0.02, 1 - seen / phase.images)
+            group["lr"] = self.learning_rate * rate
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
@@ -162,11 +124,12 @@ class UNetTraining:
             mine, theirs = list(self.average.parameters()), list(self.unet.parameters())
             torch._foreach_lerp_(mine, theirs, 1 - decay)
 
-    def run(self, report_every: int) -> Iterator[int]:
-        """Train through all phases; yields images seen."""
-        total_images = sum(phase.images for phase in self.phases)
+    def run(self, total_images: int, report_every: int) -> Iterator[int]:
+        """Train to `total_images`, warm-up then linear decay to 2 % of the learning rate; yields images seen."""
         while self.images < total_images:
-            self._step(np.random.default_rng([self.seed, 3, self.images // self.batch]))
+            step = self.images // self.batch
+            rng = np.random.default_rng([self.seed, 3, step])
+            self._step(rng, min(1.0, step / 200) * max(0.02, 1 - self.images / total_images))
             if self.images % (report_every * self.batch) < self.batch or self.images >= total_images:
                 yield self.images
 
