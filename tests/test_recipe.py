@@ -122,14 +122,21 @@ def test_baseline_takes_from_the_main_run_what_it_leaves_out(tmp_path: Path) -> 
             "training: {optimiser: {learning_rate: 1}}",
             "training.optimiser: unknown key; did you mean training.optimizer?",
         ),
-        ("learning_rate: 1", "learning_rate: unknown key; did you mean target.adapters.learning_rate or training.optimizer.learning_rate?"),
+        (
+            "learning_rate: 1",
+            "learning_rate: unknown key; did you mean target.adapters.learning_rate "
+            "or training.optimizer.learning_rate?",
+        ),
         ("zzz: 1", "zzz: unknown key; a recipe has name, seed"),
         ("pairs: {zzz: 1}", "pairs.zzz: unknown key; pairs has count, sampling, pairs_per_shard"),
         ("baselines: {a: {training: {maxsteps: 1}}}", "did you mean baselines.a.training.max_steps?"),
         ("training: {max_steps: many}", "training.max_steps: expected integer"),
         ("training: {max_steps: 0}", "training.max_steps: expected greater than 0; found 0"),
         ("training: [1]", "training: expected a section with keys, found [1]"),
-        ("target: {source: ddspo}", "target.source: expected 'training_free', 'forward_noise', 'data_driven' or 'guidance'; found 'ddspo'"),
+        (
+            "target: {source: ddspo}",
+            "target.source: expected 'training_free', 'forward_noise', 'data_driven' or 'guidance'; found 'ddspo'",
+        ),
         ("model: {revision: 12}", "model.revision: expected text, found the number 12; put it in quotes"),
         (
             "training: {micro_batch_pairs: 7}",

@@ -166,7 +166,7 @@ def without_effect(objective: Objective) -> str | None:
 
 
 def unfit(recipe: Recipe) -> str | None:
-    """One line on objective and target that do not go together, or None."""
+    """One line on objective, target and training that do not go together, or None."""
     objective, target = recipe.objective, recipe.target
     if objective.reference is not None:
         if not frozen_rows(recipe):
@@ -185,6 +185,11 @@ def unfit(recipe: Recipe) -> str | None:
         return f"target.error_space has no effect with objective.name '{name}'; leave it out"
     if source != "guidance" and target.guidance_weight != type(target).model_fields["guidance_weight"].default:
         return f"target.guidance_weight has no effect with target.source '{source}'; leave it out"
+    if recipe.training.caption_dropout and needs_degraded_prompts(recipe):
+        return (
+            f"training.caption_dropout leaves target.source '{source}' nothing to learn from: without text, prompt and "
+            "degraded prompt are the same; set it to 0, or choose target.source forward_noise or data_driven"
+        )
     if name == "dspo" and source == "training_free" and objective.dspo_reward == "implicit":
         return (
             "objective 'dspo' with target.source 'training_free' has nothing to learn, because its winning target "

@@ -1,7 +1,7 @@
 """Prompt sets: what training prompts say, and which combinations are kept out of them, for choosing and for judging.
 
-Every description belongs to one split. 'validation' is for choosing anything (a strength, a sampler, a recipe); 'heldout'
-is for the final word, so nothing may be chosen after looking at it.
+Every description belongs to one split. 'validation' is for choosing anything (a strength, a sampler, a recipe);
+'heldout' is for the final word, so nothing may be chosen after looking at it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from ddspo.comparison.cells import AUTO, FIXED, Cell, all_cells, final_cells, ma
 from ddspo.comparison.matrix import Matrix, load_matrix
 from ddspo.comparison.shared import MODELS, ROWS, models_tasks, rows_tasks, with_shared
 from ddspo.errors import UserError
-from ddspo.recipe import Recipe
+from ddspo.recipe import Lora, Recipe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DDSPO = {"target": {"source": "training_free"}, "objective": {"name": "preference"}}
@@ -53,8 +53,10 @@ def test_a_cell_is_the_base_with_the_method_and_its_value_laid_over_it(tmp_path:
     matrix, base = load(tmp_path, set={"training": {"max_steps": 7}})
     cell = make_cell(matrix, base, "dpo", 1000.0, 5)
     assert (cell.recipe.seed, cell.recipe.objective.beta, cell.recipe.target.source) == (5, 1000.0, "forward_noise")
-    assert cell.recipe.training.max_steps == 7 and cell.recipe.training.lora.rank == base.training.lora.rank == 16
-    assert base.objective.anchor == 0.1 and cell.recipe.objective.anchor == 0, "a method's objective stands alone"
+    assert (
+        cell.recipe.training.max_steps == 7 and cell.recipe.training.lora.rank == base.training.lora.rank != Lora().rank
+    )
+    assert base.objective.anchor > 0 and cell.recipe.objective.anchor == 0, "a method's objective stands alone"
     assert make_cell(matrix, base, "ddspo", AUTO, 5).recipe.objective.beta == "auto"
     assert cell.recipe.evaluation == base.evaluation and cell.recipe.training.preview_every_steps is None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ddspo.comparison.matrix import load_matrix
 from ddspo.comparison.plan import plan_text
 from ddspo.comparison.run import compare, open_comparison
 from ddspo.errors import UserError
+from ddspo.pairs import store
 
 PROMPTS = 40
 GAINS = {"ddspo-200": 0.1, "ddspo-1000": 0.3, "ddspo-auto": 0.2, "sft": -0.1, "reference": 0.0}
@@ -158,6 +159,38 @@ def test_prompts_that_choose_must_not_judge(tmp_path: Path) -> None:
     path = write(tmp_path, validation={"prompts": "tinyscenes:heldout", "limit": 5})
     with pytest.raises(UserError, match="5 of 5 prompts are in heldout as well"):
         open_comparison(*load_matrix(path))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("start", [open_comparison, plan_text])
+def test_methods_that_cannot_train_are_refused_before_any_work(tmp_path: Path, start: Callable[..., object]) -> None:
+    dropping = {"target": {"source": "training_free"}, "training": {"caption_dropout": 0.1}}
+    path = write(tmp_path, methods={**MATRIX["methods"], "dropping": dropping})  # type: ignore[dict-item]
+    with pytest.raises(UserError, match="^methods.dropping: .*caption_dropout leaves target.source 'training_free'"):
+        start(*load_matrix(path))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("start", [open_comparison, plan_text])
+def test_given_pairs_must_serve_every_method(
+    tmp_path: Path, start: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BareStore:
+        """Three pairs without degraded prompts, as an import leaves them."""
+
+        def __init__(self, folder: Path, min_contrast: float) -> None:
+            self.folder, self.rows = folder, [{"degraded_prompt": None}] * 3
+
+        def __len__(self) -> int:
+            return len(self.rows)
+
+    path = write(tmp_path, pairs=str(tmp_path / "pairs"))
+    with pytest.raises(UserError, match="pairs does not exist; make it with"):
+        start(*load_matrix(path))
+    (tmp_path / "pairs").mkdir()
+    monkeypatch.setattr(store, "PairStore", BareStore)
+    with pytest.raises(UserError, match="^methods.ddspo: .*no degraded prompt"):
+        start(*load_matrix(path))
     assert not (tmp_path / "out").exists()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ddspo.errors import UserError
 from ddspo.families.load import load_family
@@ -75,11 +76,9 @@ def test_training_free_targets_need_degraded_prompts(tmp_path: Path, case: Case)
     assert "\n" not in str(caught.value) and not (tmp_path / "run" / "settings.json").exists()
 
 
-def test_caption_dropout_is_refused_where_it_would_poison_the_signal(tmp_path: Path, case: Case) -> None:
-    recipe = changed(case[0], target={"source": "training_free"}, training={"caption_dropout": 0.1})
-    with pytest.raises(UserError, match="caption_dropout leaves target.source 'training_free' nothing to learn"):
-        train(recipe, case[1], tmp_path / "run")
-    assert not (tmp_path / "run" / "settings.json").exists()
+def test_caption_dropout_is_refused_where_it_would_poison_the_signal(case: Case) -> None:
+    with pytest.raises(ValidationError, match="caption_dropout leaves target.source 'training_free' nothing to learn"):
+        changed(case[0], target={"source": "training_free"}, training={"caption_dropout": 0.1})
 
 
 def test_latents_of_another_autoencoder_are_refused(tmp_path: Path, case: Case) -> None:

@@ -10,16 +10,16 @@ from ..recipe import Recipe
 from .cells import AUTO, Cell, Value, final_cells, sweep_cells
 from .costs import alone
 from .matrix import Matrix
-from .run import VALIDATION, Comparison
+from .run import VALIDATION, Comparison, check_comparison
 
 
 def plan_text(matrix: Matrix, base: Recipe) -> str:
     """What --dry-run prints: cells, network evaluations and disk. Loads no weights, writes nothing.
 
     Raises:
-        UserError: a method does not make a valid recipe.
+        UserError: what the comparison itself would refuse.
     """
-    comparison = Comparison(matrix, base, base.output)
+    comparison = check_comparison(matrix, base)
     swept = {cell.name: cell for cell in sweep_cells(matrix, base)}
     any_value: dict[str, Value] = {name: method.values[0] for name, method in matrix.methods.items() if method.values}
     finals = {cell.name: cell for cell in final_cells(matrix, base, any_value)}

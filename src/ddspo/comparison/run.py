@@ -115,11 +115,12 @@ def result_path(output: Path, matrix: Matrix, where: str) -> Path:
     return output / ("comparison.json" if where == first else f"comparison-{where}.json")
 
 
-def open_comparison(matrix: Matrix, base: Recipe) -> Comparison:
-    """Claim the folder and check what can be checked before anything runs.
+def check_comparison(matrix: Matrix, base: Recipe) -> Comparison:
+    """Check every cell and way of judging, before anything runs or is written.
 
     Raises:
-        UserError: the folder holds something else, a method is not valid, or validation and final prompts overlap.
+        UserError: a method is not valid at one of its values, the given pairs do not serve it, or validation and final
+            prompts overlap.
     """
     comparison = Comparison(matrix, base, matrix.pairs or base.output / PAIRS)
     comparison.cells = {cell.name: cell for cell in with_shared(all_cells(matrix, base), base.output, base.seed)}
@@ -127,6 +128,38 @@ def open_comparison(matrix: Matrix, base: Recipe) -> Comparison:
         for where in matrix.heldout:
             comparison.judged_by(where, method)
     check_prompts(comparison)
+    if matrix.pairs is not None:
+        check_given_pairs(comparison)
+    return comparison
+
+
+def check_given_pairs(comparison: Comparison) -> None:
+    """Pairs that nobody will make here must hold what every cell reads.
+
+    Raises:
+        UserError: there are none, or a cell needs degraded prompts or states that they do not hold; names the method.
+    """
+    from ..pairs.store import PairStore
+    from ..training.setup import check_states, check_texts
+
+    if not comparison.pairs.is_dir():
+        raise UserError(f"{comparison.pairs} does not exist; make it with `ddspo pairs`, or leave `pairs` out")
+    store = PairStore(comparison.pairs, min_contrast=comparison.base.pairs.min_contrast)
+    for cell in comparison.cells.values():
+        try:
+            check_texts(cell.recipe, store)
+            check_states(cell.recipe, store)
+        except UserError as error:
+            raise UserError(f"methods.{cell.method}: {error}") from error
+
+
+def open_comparison(matrix: Matrix, base: Recipe) -> Comparison:
+    """Check everything, then claim the folder.
+
+    Raises:
+        UserError: as `check_comparison`, or the folder holds something else.
+    """
+    comparison = check_comparison(matrix, base)
     open_run(base)
     write_text(base.output / "matrix.yaml", yaml.safe_dump(matrix.model_dump(mode="json"), sort_keys=False, width=120))
     return comparison
@@ -158,8 +191,6 @@ def check_prompts(comparison: Comparison) -> None:
 def make_pairs(comparison: Comparison, say: Callable[[str], None]) -> None:
     """Degraded prompts and pairs, once, with the base recipe's own seed."""
     if comparison.matrix.pairs is not None:
-        if not comparison.pairs.is_dir():
-            raise UserError(f"{comparison.pairs} does not exist; make it with `ddspo pairs`, or leave `pairs` out")
         return
     began = time.monotonic()
     degrade_stage(comparison.base, comparison.output)

@@ -63,7 +63,7 @@ _CURVES: tuple[tuple[str, str, str, bool, tuple[tuple[float, str], ...]], ...] =
     (
         "drift_price",
         "Price on drift",
-        "Of automatic beta: above 0 where drift exceeds its bound. It should settle; rising to the end means overshoot.",
+        "Of automatic beta: above 0 where drift exceeds its bound. Should settle; rising to the end means overshoot.",
         False,
         (),
     ),

@@ -119,24 +119,31 @@ def claim_output(recipe: Recipe, store: PairStore, output: Path) -> None:
 
 
 def check_texts(recipe: Recipe, store: PairStore) -> None:
-    """Refuse, before anything is written, a recipe whose targets need texts that pairs or options do not leave it.
+    """Refuse, before anything is written, a recipe whose targets need texts that the pairs do not have.
 
     Raises:
-        UserError: targets from degraded prompts, with pairs that have none or with caption dropout.
+        UserError: targets from degraded prompts, with pairs that have none.
     """
     if not needs_degraded_prompts(recipe):
         return
-    source, others = recipe.target.source, "forward_noise or data_driven"
-    if recipe.training.caption_dropout:
-        raise UserError(
-            f"training.caption_dropout leaves target.source '{source}' nothing to learn from: without text, prompt and "
-            f"degraded prompt are the same; set it to 0, or choose target.source {others}"
-        )
     without = sum(row.get("degraded_prompt") is None for row in store.rows)
     if without:
         raise UserError(
-            f"{store.folder}: {without} of {len(store)} pairs have no degraded prompt, which target.source '{source}' "
-            f"needs; choose {others}, or import them again with --degraded"
+            f"{store.folder}: {without} of {len(store)} pairs have no degraded prompt, which target.source "
+            f"'{recipe.target.source}' needs; choose forward_noise or data_driven, or import them again with --degraded"
+        )
+
+
+def check_states(recipe: Recipe, store: PairStore) -> None:
+    """Refuse pairs without stored states for a recipe that trains on states.
+
+    Raises:
+        UserError: they hold none.
+    """
+    if recipe.training.timesteps.states == "trajectory" and store.state_timesteps is None:
+        raise UserError(
+            f"training.timesteps.states is 'trajectory', and {store.folder} holds no states; make pairs with "
+            "pairs.trajectory_states in another folder, or train with states 'forward'"
         )
 
 
@@ -147,11 +154,7 @@ def check_pairs(recipe: Recipe, store: PairStore, family: PipelineFamily) -> Non
         UserError: another reference made them, another autoencoder encoded them, their latents have another number of
             channels, or they hold no states although the recipe trains on states.
     """
-    if recipe.training.timesteps.states == "trajectory" and store.state_timesteps is None:
-        raise UserError(
-            f"training.timesteps.states is 'trajectory', and {store.folder} holds no states; make pairs with "
-            "pairs.trajectory_states in another folder, or train with states 'forward'"
-        )
+    check_states(recipe, store)
     if store.is_imported:
         store.check_autoencoder(family.part_fingerprints()["vae"])
     else:
