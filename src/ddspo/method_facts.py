@@ -26,6 +26,7 @@ class ObjectiveFacts:
         pushes: drives the losing side away from its target; the safeguard has something to hold back.
         target: the only target source that it goes with; None: any that contrasts the sides.
         fields: recipe fields of its own.
+        across_pairs: a pair's loss depends on the other pairs of its micro batch, whose size is then mathematics.
     """
 
     beta: float | None
@@ -35,6 +36,7 @@ class ObjectiveFacts:
     pushes: bool = True
     target: str | None = None
     fields: tuple[str, ...] = ()
+    across_pairs: bool = False
 
     @property
     def policy_rows(self) -> int:
@@ -65,7 +67,7 @@ OBJECTIVES: dict[str, ObjectiveFacts] = {
     "hinge": ObjectiveFacts(beta=5000.0),
     "dspo": ObjectiveFacts(beta=0.001, beta_scales_errors=False, fields=("dspo_reward", "dspo_gain")),
     "dmpo": ObjectiveFacts(beta=2000.0, fields=("dmpo_alpha",)),
-    "kto": ObjectiveFacts(beta=1000.0, fields=("kto_win_weight", "kto_lose_weight")),
+    "kto": ObjectiveFacts(beta=1000.0, fields=("kto_win_weight", "kto_lose_weight"), across_pairs=True),
     "mapo": ObjectiveFacts(
         beta=0.1, beta_scales_errors=False, needs_reference=False, fields=("mapo_slope", "mapo_scale")
     ),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from ddspo.errors import UserError
 from ddspo.families.pipeline import PipelineFamily
 from ddspo.training.loop import train
-from helpers.training_cases import make_case, metrics_of
+from helpers.training_cases import changed, make_case, metrics_of
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,16 @@ def test_when_one_pair_does_not_fit_the_mend_is_told(
     limit_rows(monkeypatch, 1)
     with pytest.raises(UserError, match="out of memory.*gradient_checkpointing"):
         train(recipe, pairs, tmp_path / "run")
+
+
+def test_a_micro_batch_that_is_part_of_the_objective_is_not_halved(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, pairs = make_case(folder, micro_batch_pairs=4, max_steps=1)
+    limit_rows(monkeypatch, 6)
+    kto = changed(recipe, objective={"name": "kto", "beta": 1000.0}, target={"source": "forward_noise"})
+    with pytest.raises(UserError, match="out of memory at .* = 4; set training.gradient_checkpointing.*another run"):
+        train(kto, pairs, tmp_path / "run")
 
 
 @pytest.mark.parametrize("change", [{"optimizer": {"name": "adafactor", "learning_rate": 1e-3}}])

@@ -16,8 +16,11 @@ from safetensors.torch import load_file
 
 from ddspo.errors import UserError
 from ddspo.families.load import load_family
+from ddspo.objectives import Objective, PairLoss
+from ddspo.objectives.margin import preference_margin
 from ddspo.recipe import Recipe
 from ddspo.training import run as run_module
+from ddspo.training import step as step_module
 from ddspo.training.checkpoint import latest_checkpoint, save_checkpoint
 from ddspo.training.loop import train
 from ddspo.training.setup import tracker_config
@@ -90,6 +93,32 @@ def test_resumed_equals_unbroken_bit_for_bit(
     assert left.tensors.keys() == right.tensors.keys()
     for group, tensors in left.tensors.items():
         assert all(torch.equal(tensor, right.tensors[group][name]) for name, tensor in tensors.items())
+
+
+def test_pairs_that_are_all_settled_do_not_stop_a_resumed_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, pairs = make_case(folder)
+    recipe = changed(recipe, objective={"name": "hinge"})
+    with monkeypatch.context() as patch:
+        stop_in_checkpoint(patch, 2, before=False)
+        with pytest.raises(Killed):
+            train(recipe, pairs, tmp_path / "run")
+
+    def settled(policy: Any, reference: Any, target: Any, settings: Any, beta: float) -> PairLoss:
+        margin = preference_margin(policy, reference, target, beta=beta) * 0 + 2
+        return PairLoss(torch.relu(1 - margin), margin)
+
+    monkeypatch.setitem(step_module.OBJECTIVES, "hinge", Objective(settled))
+    assert train(recipe, pairs, tmp_path / "run").steps == 4
+    assert metrics_of(tmp_path / "run")[-1]["gradient_norm"] == 0
+
+
+def test_dspo_whose_margin_stays_at_zero_is_not_called_stuck(folder: Path, tmp_path: Path) -> None:
+    recipe, pairs = make_case(folder)
+    recipe = changed(recipe, objective={"name": "dspo", "beta": 0.001}, target={"source": "forward_noise"})
+    train(recipe, pairs, tmp_path / "run")
+    assert not [row["warning"] for row in metrics_of(tmp_path / "run") if "warning" in row]
 
 
 def test_a_torn_checkpoint_costs_only_time(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -64,6 +65,9 @@ def test_fields_that_do_not_apply_are_left_out() -> None:
     assert row["lose_drift_by_timestep"] == [1.0, *[None] * 9]
     assert "contrast_by_timestep" not in row
     assert not {"contrast", "drift_over_contrast"} & row.keys()
+    sums = MetricSums(torch.device("cpu"), num_train_timesteps=1000, rows_per_backward=2)
+    sums.add(dataclasses.replace(outcome([1.0], [5]), settles=False), torch.ones(1))  # DSPO, MaPO
+    assert "saturation" not in read_metrics(sums, sums.vector.tolist())
 
 
 @pytest.mark.parametrize(("margin", "accuracy"), [(0.0, 0.5), (9e-5, 0.5), (-9e-5, 0.5), (2e-4, 1.0), (-2e-4, 0.0)])

@@ -32,8 +32,8 @@ def kto_loss(
     Where we differ on purpose: pairs come in, so liked and disliked pictures are as many, and share timestep and noise
     within a pair, where the release draws single pictures with a share of 0.8 liked. z0 is taken over the pairs of this
     call: over one micro batch of one process, where the release gathers the processes. A gather inside the loss would
-    need every process to make as many calls. So for this objective `micro_batch_pairs` and the number of
-    processes are part of the mathematics.
+    need every process to make as many calls. So for this objective `micro_batch_pairs` is part of the mathematics and
+    is not halved when memory gives out; the number of processes is where it changes how a batch is cut.
 
     Args:
         policy, reference: predictions on the prompt, both sides, [B, ...]; the reference's without gradient.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..method_facts import OBJECTIVES
 from ..progress import announce
 from .metrics import MetricSums
 
@@ -27,14 +28,15 @@ def fit_in_memory(run: Run, accumulate: Callable[[], MetricSums]) -> MetricSums:
         accumulate: forward and backward over the whole global batch.
 
     Raises:
-        torch.OutOfMemoryError: one pair does not fit, or there are several processes: the others would wait for
-            gradients that this one has dropped.
+        torch.OutOfMemoryError: one pair does not fit; or there are several processes, and the others would wait for
+            gradients that this one has dropped; or the size of the micro batch is part of the objective (KTO).
     """
     while True:
         try:
             return accumulate()
         except torch.OutOfMemoryError:
-            if run.batches.micro_batch_pairs == 1 or run.accelerator.num_processes > 1:
+            bound = OBJECTIVES[run.recipe.objective.name].across_pairs
+            if bound or run.batches.micro_batch_pairs == 1 or run.accelerator.num_processes > 1:
                 raise
         # After the handler, whose traceback keeps every activation of the failed attempt alive.
         run.optimizer.zero_grad(set_to_none=True)

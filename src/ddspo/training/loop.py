@@ -17,6 +17,7 @@ import torch
 from ..errors import UserError
 from ..families.load import load_model
 from ..families.pipeline import PipelineFamily
+from ..method_facts import OBJECTIVES
 from ..pairs.store import PairStore
 from ..progress import announce, progress
 from ..recipe import Recipe
@@ -65,10 +66,17 @@ def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily |
         run.finish()
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"out of memory at training.micro_batch_pairs = {recipe.training.micro_batch_pairs}; lower it or set "
-            "training.gradient_checkpointing, and run again: the run goes on from its last checkpoint"
+            f"out of memory at training.micro_batch_pairs = {recipe.training.micro_batch_pairs}; {_mend(recipe)}"
         ) from error
     return summarize(output)
+
+
+def _mend(recipe: Recipe) -> str:
+    """What helps when memory has given out."""
+    name, checkpointing = recipe.objective.name, "set training.gradient_checkpointing"
+    if OBJECTIVES[name].across_pairs:
+        return f"{checkpointing} and run again, or start another run with fewer: the result of '{name}' depends on it"
+    return f"lower it or {checkpointing}, and run again: the run goes on from its last checkpoint"
 
 
 def train_steps(run: Run) -> None:
@@ -95,7 +103,8 @@ def train_step(run: Run, step: int, *, check: bool = False) -> dict[str, Any]:
     Args:
         run: is moved one step on.
         step: decides data, noise and learning rate.
-        check: make sure that gradients arrive and that there is something to learn.
+        check: make sure that gradients arrive and, at step 0, that there is something to learn; later all pairs of a
+            batch may rightly be settled.
 
     Raises:
         UserError: a check failed, or loss or gradient are not finite; the parameters are as before the step then.
@@ -114,7 +123,7 @@ def train_step(run: Run, step: int, *, check: bool = False) -> dict[str, Any]:
     *reduced, gradient_norm = torch.cat([run.accelerator.reduce(sums.vector, "sum"), norm[None].float()]).tolist()
     row = read_metrics(sums, reduced)
     stop_unless_finite(step + 1, row["loss"], gradient_norm, scaler, run.checkpoints)
-    if check:
+    if check and step == 0:
         check_signal(row, gradient_norm)
     optimizer_step(run)
     if run.average is not None:

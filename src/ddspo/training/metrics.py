@@ -19,7 +19,8 @@
 | learning_rate, pairs_per_second, seconds | of this step |
 | network_evaluations | F spent since the start of the run |
 
-Fields that do not apply are left out: plain fine-tuning has no margin, Diffusion-DPO no contrast.
+Fields that do not apply are left out: plain fine-tuning has no margin, Diffusion-DPO no contrast, DSPO and MaPO, whose
+regression goes on whatever the margin, no saturation.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ class MetricSums:
             rows["margin"] = outcome.margin
             decided = outcome.margin.abs() >= TIE
             rows["accuracy"] = torch.where(decided, (outcome.margin > 0).float(), 0.5)
-            rows["saturation"] = torch.sigmoid(-outcome.margin)
+            if outcome.settles:
+                rows["saturation"] = torch.sigmoid(-outcome.margin)
         for name in ("win_drift", "lose_drift", "contrast"):
             if (value := getattr(outcome, name)) is not None:
                 rows[name] = value

@@ -15,7 +15,7 @@ from ..environment import describe_environment
 from ..errors import UserError
 from ..families.lora_files import lora_digest
 from ..files import claim_folder, file_fingerprint, require_free_space, write_json, write_text
-from ..method_facts import needs_degraded_prompts
+from ..method_facts import OBJECTIVES, needs_degraded_prompts
 from ..recipe import Recipe
 from .target_models import target_settings
 
@@ -83,7 +83,7 @@ def run_settings(recipe: Recipe, store: PairStore) -> dict[str, Any]:
     training = {key: value for key, value in recipe.training.model_dump(mode="json").items() if key not in _FREE}
     if recipe.training.parameters == "full":
         training.pop("lora")
-    if recipe.objective.name == "kto":  # its zero point is a mean over the micro batch
+    if OBJECTIVES[recipe.objective.name].across_pairs:
         training["micro_batch_pairs"] = recipe.training.micro_batch_pairs
     return {
         "seed": recipe.seed,

@@ -54,6 +54,8 @@ class StepOutcome:
         forward_rows: denoiser rows evaluated, policy and reference.
         backward_rows: denoiser rows that a backward through `loss` visits.
         margin: how clearly policy prefers the winning side, as the loss sees it; None where nothing is compared.
+        settles: whether pairs of a large margin have no more weight in the gradient; not in 'dspo' and 'mapo', whose
+            regression goes on.
         win_drift, lose_drift: mean |policy - reference|² over latent dimensions; None where the reference is not asked.
         contrast: mean |reference - target|² over latent dimensions, both sides added: what there is to learn. With
             training_free targets that is d², d = reference(x_lose, c) - reference(x_lose, c⁻). None where it is noise.
@@ -64,6 +66,7 @@ class StepOutcome:
     forward_rows: int
     backward_rows: int
     margin: Tensor | None = None
+    settles: bool = True
     win_drift: Tensor | None = None
     lose_drift: Tensor | None = None
     contrast: Tensor | None = None
@@ -162,6 +165,7 @@ def pair_step(
         forward_rows=spent + 2 * count,
         backward_rows=2 * count,
         margin=None if result.margin is None else result.margin.detach(),
+        settles=FACTS[settings.name].beta_scales_errors,
         win_drift=None if reference is None else squared_error(policy.win.detach(), reference.win),
         lose_drift=None if reference is None else squared_error(policy.lose.detach(), reference.lose),
         contrast=_signal(rows) if contrastive else None,
