@@ -180,8 +180,14 @@ def test_two_processes_share_the_parts(
     import_pairs(str(source), tmp_path / "one", settings, SMALL, family=family)
     from ddspo.processes import Process
 
-    ranks = threading.local()
+    ranks, load, one_at_a_time = threading.local(), family.folder.load_model, threading.Lock()
     monkeypatch.setattr(module, "this_process", lambda: Process(ranks.value, 2))
+
+    def load_model(*args: Any) -> Any:
+        with one_at_a_time:  # while diffusers loads, all of Python makes modules without memory
+            return load(*args)
+
+    monkeypatch.setattr(family.folder, "load_model", load_model)
 
     def work(rank: int) -> None:
         ranks.value = rank

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def case(folder: Path, parameters: str, **moving: float) -> tuple[Recipe, Path]:
-    recipe, pairs = make_case(folder, parameters=parameters, checkpoint_every_steps=1, max_steps=5)
+    recipe, pairs = make_case(folder, parameters=parameters, checkpoint_every_steps=1, max_steps=4)
     return changed(recipe, objective={"reference": MOVING | moving}), pairs
 
 
@@ -80,6 +80,7 @@ def test_a_reference_moved_all_the_way_predicts_as_the_policy(folder: Path, tmp_
 
 def test_a_full_pull_keeps_the_reference_where_it_started(folder: Path, tmp_path: Path) -> None:
     recipe, pairs = case(folder, "lora", pull=1.0)
+    recipe = changed(recipe, training={"max_steps": 3})
     frozen = changed(recipe, objective={"reference": None})
     train(recipe, pairs, tmp_path / "pulled")
     train(frozen, pairs, tmp_path / "frozen")
@@ -102,7 +103,7 @@ def test_interrupted_anywhere_it_ends_where_the_unbroken_run_does(
 
     def dies_at_three(self: MovingReference, done: int) -> None:
         follow(self, done)
-        if done == 4:
+        if done == 3:
             raise KilledError
 
     with monkeypatch.context() as patch:
