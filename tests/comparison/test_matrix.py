@@ -49,6 +49,13 @@ def test_cells_of_sweep_and_final_word(tmp_path: Path) -> None:
     assert set(names(all_cells(matrix, base))) > set(names(sweep_cells(matrix, base)))
 
 
+def test_a_single_value_beside_auto_leaves_nothing_to_choose(tmp_path: Path) -> None:
+    one = {**DDSPO, "sweep": {"objective.beta": [200]}, "auto": True}
+    matrix, base = load(tmp_path, methods={"ddspo": one}, validation={}, seeds=[3])
+    assert sweep_cells(matrix, base) == []
+    assert names(final_cells(matrix, base, {})) == ["ddspo-200-seed3", "ddspo-auto-seed3"]
+
+
 def test_a_cell_is_the_base_with_the_method_and_its_value_laid_over_it(tmp_path: Path) -> None:
     matrix, base = load(tmp_path, set={"training": {"max_steps": 7}})
     cell = make_cell(matrix, base, "dpo", 1000.0, 5)
@@ -93,6 +100,17 @@ def test_target_models_are_trained_once_with_the_base_seed(tmp_path: Path) -> No
     assert task.recipe.seed == base.seed and task.folder.parent == tmp_path / MODELS
     shared = with_shared(cells, tmp_path, base.seed)
     assert {cell.recipe.target.winning for cell in shared} == {task.folder / "winning" / "policy"}
+
+
+def test_target_models_that_are_trained_otherwise_are_others(tmp_path: Path) -> None:
+    dd = {"target": {"source": "data_driven"}, "objective": {"name": "preference"}}
+    late = {**dd, "training": {"timesteps": {"low": 0.5}}}
+    longer = {**dd, "training": {"max_steps": 7}}
+    matrix, base = load(tmp_path, methods={"dd": dd, "late": late, "longer": longer}, seeds=[5])
+    cells = all_cells(matrix, base)
+    found = {cell.method: cell.recipe.target.winning for cell in with_shared(cells, tmp_path, base.seed)}
+    assert found["dd"] == found["longer"] != found["late"]
+    assert len(models_tasks(cells, base, tmp_path, tmp_path)) == 2
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,19 @@ def test_values_are_chosen_on_validation_and_told_on_heldout_prompts(asked: list
     assert best["categories"].keys() == {"color", "shape"}
 
 
+def test_a_method_that_runs_at_auto_alone_can_be_compared_with(asked: list[str], tmp_path: Path) -> None:
+    ddspo = {key: value for key, value in MATRIX["methods"]["ddspo"].items() if key != "sweep"}  # type: ignore[index]
+    methods = {**MATRIX["methods"], "ddspo": ddspo}  # type: ignore[dict-item]
+    page = compare(*load_matrix(write(tmp_path, methods=methods, versus="ddspo")), say=lambda line: None)
+    rows = {row["name"]: row for row in json.loads(page.with_suffix(".json").read_text())["rows"]}
+    assert rows["sft"]["against_versus"]["mean"] == pytest.approx(-0.3) and rows["ddspo"]["against_versus"] is None
+
+
+def test_the_page_says_that_the_run_that_chose_is_judged_too(asked: list[str], tmp_path: Path) -> None:
+    page = compare(*load_matrix(write(tmp_path)), say=lambda line: None)
+    assert "chosen by runs with seed 0 on validation prompts, and those runs are among the 2" in page.read_text()
+
+
 def test_win_rates_mirror_each_other(asked: list[str], tmp_path: Path) -> None:
     result = json.loads(compare(*load_matrix(write(tmp_path)), say=lambda _: None).with_suffix(".json").read_text())
     rates, names = result["win_rate"]["rows"], result["win_rate"]["names"]

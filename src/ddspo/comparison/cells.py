@@ -98,11 +98,14 @@ def _at_equal_cost(base: Recipe, recipe: Recipe) -> Recipe:
 
 
 def sweep_cells(matrix: Matrix, base: Recipe) -> list[Cell]:
-    """Every value of every sweep, and auto, with the first seed: what is judged on validation prompts."""
+    """Every value of every sweep, and auto beside it, with the first seed: what is judged on validation prompts.
+
+    A single value leaves nothing to choose, with auto or without.
+    """
     cells = []
     for name, method in matrix.methods.items():
-        values: list[Value] = [*method.values, *([AUTO] if method.auto else [])]
-        if len(values) > 1:
+        if len(method.values) > 1:
+            values: list[Value] = [*method.values, *([AUTO] if method.auto else [])]
             cells += [make_cell(matrix, base, name, value, matrix.seeds[0]) for value in values]
     return cells
 

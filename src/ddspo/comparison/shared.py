@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..files import content_id
-from ..method_facts import OBJECTIVES, asks_reference, frozen_rows, target_of, trained_target_models
+from ..method_facts import asks_reference, target_of, trained_target_models, unstorable
 from ..recipe import Recipe
+from ..target_recipes import target_model_recipe
 from ..training.result import POLICY_FOLDER
 from .cells import Cell
 
@@ -47,8 +48,7 @@ def make_models(task: Shared) -> None:
 
 def rows_key(recipe: Recipe) -> str | None:
     """Equal for runs that read the same rows; None where there is nothing frozen that could be stored."""
-    objective = recipe.objective
-    if not frozen_rows(recipe) or OBJECTIVES[objective.name].sides == "win" or objective.reference is not None:
+    if unstorable(recipe):
         return None
     settings = recipe.training.model_dump(mode="json", include={*_TRAINING, "timesteps"})
     settings["timesteps"].pop("weight")
@@ -89,9 +89,13 @@ def _with_models(recipe: Recipe, output: Path, base_seed: int) -> Recipe:
 
 
 def models_folder(recipe: Recipe, output: Path, base_seed: int) -> Path:
-    """Where the models of this recipe's targets lie."""
-    adapters = recipe.target.adapters.model_dump_json()
-    return output / MODELS / content_id(str(base_seed), adapters)
+    """Where the models of this recipe's targets lie: equal for recipes whose models are trained the same."""
+    own = recipe.model_copy(update={"seed": base_seed})
+    trained = [
+        target_model_recipe(own, role).model_dump(mode="json", include={"seed", "model", "objective", "training"})
+        for role in trained_target_models(own)
+    ]
+    return output / MODELS / content_id(json.dumps(trained))
 
 
 def rows_tasks(cells: Sequence[Cell], pairs: Path) -> list[Shared]:

@@ -58,9 +58,8 @@ def summarize(comparison: Comparison, where: str) -> dict[str, Any]:
     rows, reference = rows_of(comparison, where), comparison.references[where]
     evaluation, matrix = comparison.judged_by(where, None).evaluation, comparison.matrix
     options = _options(comparison)
-    versus = next((row for row in rows if row.method == matrix.versus and row.kind != AUTO), None)
+    versus = next((row for row in rows if row.method == matrix.versus), None)  # its best value comes before auto
     values = {float(score) for row in [reference.judged.scores, *(row.scores for row in rows)] for score in row.flat}
-    notes = [] if comparison.sweep else ["No sweep: every method ran at the one value that the matrix gives it."]
     return {
         "format": FORMAT,
         "name": matrix.name,
@@ -88,8 +87,20 @@ def summarize(comparison: Comparison, where: str) -> dict[str, Any]:
         "sweeps": _sweeps(comparison, options),
         "costs": costs_of(comparison),
         "sharing": sharing(comparison),
-        "notes": notes,
+        "notes": [_note(comparison)],
     }
+
+
+def _note(comparison: Comparison) -> str:
+    """What a reader must know of how values were chosen."""
+    if not comparison.sweep:
+        return "No sweep: every method ran at the one value that the matrix gives it."
+    seeds = comparison.matrix.seeds
+    return (
+        f"Values were chosen by runs with seed {seeds[0]} on validation prompts, and those runs are among the "
+        f"{len(seeds)} judged here. No prompt is used twice, but a run that was chosen may owe it to a lucky seed, "
+        "which favors swept values a little over auto and over methods without a sweep."
+    )
 
 
 def _options(comparison: Comparison) -> dict[str, Any]:
