@@ -8,3 +8,8 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, or the error's name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

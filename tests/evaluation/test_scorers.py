@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,15 @@ def test_unknown_scorer_and_missing_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no CLIP model at"):
         load_scorer(f"clip_score:{tmp_path / 'nowhere'}")
     assert set(SCORERS) == {"tinyscenes", "clip_score", "pickscore"}
+
+
+def test_pickled_weights_are_never_loaded(clip_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(clip_folder, tmp_path / "clip"))
+    torch.save(CLIPModel.from_pretrained(clip_folder).state_dict(), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    scorer = load_scorer(f"clip_score:{copy}")
+    with pytest.raises(UserError, match="pickled weights are never loaded"):
+        scorer(np.zeros((1, 32, 32, 3), np.uint8), _records("a red circle"))
 
 
 def test_missing_tokenizer_is_noticed(clip_folder: Path, tmp_path: Path) -> None:

@@ -128,6 +128,30 @@ def test_code_of_other_libraries_is_refused(folder: Path) -> None:
     assert "my_pipeline" in message(folder)
 
 
+@pytest.mark.parametrize("name", ["../../elsewhere.safetensors", "notes.txt"])
+def test_an_index_names_weight_files_of_its_folder_only(folder: Path, name: str) -> None:
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    (folder / "unet" / name).write_text("private")
+    index = {"metadata": {}, "weight_map": {"conv_in.weight": name}}
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    assert "no .safetensors file of this folder" in message(folder)
+
+
+def test_part_names_are_no_paths(folder: Path) -> None:
+    edit_json(folder / "model_index.json", **{"../elsewhere": ["diffusers", "AutoencoderKL"]})
+    assert "'../elsewhere' cannot name a part" in message(folder)
+
+
+def test_code_in_a_folder_is_refused_without_a_question(folder: Path) -> None:
+    """transformers' Auto classes would ask at the terminal."""
+    edit_json(folder / "model_index.json", text_encoder=["transformers", "AutoModel"])
+    edit_json(folder / "text_encoder" / "config.json", auto_map={"AutoConfig": "evil.Config"}, model_type="mine")
+    (folder / "text_encoder" / "evil.py").write_text("raise SystemExit('foreign code ran')")
+    with pytest.raises(UserError, match="cannot load .*custom code"):
+        load_family(str(folder)).part("text_encoder")
+
+
 def test_pickled_weights_are_never_loaded(folder: Path) -> None:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))

@@ -85,6 +85,20 @@ def test_no_chat_template_and_no_model_are_user_errors(tmp_path: Path) -> None:
         list(LocalCompleter(settings(tmp_path / "nowhere")).complete(questions(), {}))
 
 
+def test_pickled_weights_are_never_loaded(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file
+
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    weights = copy / "model.safetensors"
+    torch.save(load_file(weights), copy / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(UserError, match=r"cannot load .*safetensors"):
+        list(LocalCompleter(settings(copy)).complete(questions()[:1], {}))
+
+
 def test_nonsense_of_a_random_model_is_counted_and_rules_step_in(folder: Path, tmp_path: Path) -> None:
     given = [PromptRecord(f"{i:016x}", text) for i, text in enumerate(TEXTS)]
     degradation = Degradation(method="local_model", language_model=settings(folder), fallback="rules")

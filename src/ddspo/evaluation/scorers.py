@@ -138,7 +138,14 @@ class _ClipModelScorer:
         if self._model is None:
             from transformers import CLIPModel
 
-            self._model = CLIPModel.from_pretrained(self._source, dtype="float32").eval().to(self._device)
+            try:
+                model = CLIPModel.from_pretrained(self._source, dtype="float32", use_safetensors=True)
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"scorer {self.name}: '{self._source}' has no safetensors weights that can be loaded; convert them "
+                    "with transformers' save_pretrained: pickled weights are never loaded"
+                ) from error
+            self._model = model.eval().to(self._device)
         return self._model
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..files import read_json
 
 INDEX = "model_index.json"
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data", ".pb"}
 _WEIGHT_STEM = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+_PART_NAME = re.compile(r"[A-Za-z0-9_]+")
 _TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",), ("tokenizer.model",))
 
 
@@ -55,12 +56,22 @@ class PipelineFolder:
         return str(self.index.get("_class_name", "(unnamed)"))
 
     def parts(self) -> dict[str, tuple[str, str]]:
-        """Part name -> (library, class name), without the parts that are null."""
-        return {
+        """Part name -> (library, class name), without the parts that are null.
+
+        Raises:
+            UserError: a name that is no plain subfolder.
+        """
+        parts = {
             name: (value[0], value[1])
             for name, value in self.index.items()
             if isinstance(value, list) and len(value) == 2 and value[0] and value[1]
         }
+        for name in parts:
+            if not _PART_NAME.fullmatch(name):
+                raise UserError(
+                    f"{self.path / INDEX}: {name!r} cannot name a part; get the folder from its maker again"
+                )
+        return parts
 
     def require(self, names: tuple[str, ...]) -> None:
         """Check, without loading anything, that these parts are here with their files.
@@ -99,7 +110,7 @@ class PipelineFolder:
         """The files that hold this part's weights: one, or an index and its shards (the index first).
 
         Raises:
-            UserError: no safetensors weights, or a shard is missing.
+            UserError: no safetensors weights, or a shard is missing or lies elsewhere.
         """
         library, _ = self._part(name)
         folder, stem = self.path / name, _WEIGHT_STEM[library]
@@ -109,7 +120,13 @@ class PipelineFolder:
             if whole.is_file():
                 return [whole]
             if index.is_file():
-                shards = [folder / shard for shard in sorted(set(read_json(index)["weight_map"].values()))]
+                names = sorted(set(map(str, read_json(index)["weight_map"].values())))
+                outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+                if outside:
+                    raise UserError(
+                        f"{index}: {outside[0]!r} is no .safetensors file of this folder; get it from its maker again"
+                    )
+                shards = [folder / name for name in names]
                 missing = [shard.name for shard in shards if not shard.is_file()]
                 if missing:
                     raise UserError(f"{folder} lacks weight files {', '.join(missing)}; download it again")
@@ -145,9 +162,10 @@ class PipelineFolder:
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                **self._no_foreign_code(name),
             )
         except Exception as error:
-            raise UserError(f"cannot load {self.path / name}: {_first_line(error)}") from error
+            raise UserError(f"cannot load {self.path / name}: {first_line(error)}") from error
         missing = sorted(info["missing_keys"])
         if missing:
             raise UserError(
@@ -169,9 +187,10 @@ class PipelineFolder:
         """
         self._check_tokenizer_files(name)
         try:
-            tokenizer = self._class(name).from_pretrained(self.path / name, local_files_only=True)
+            options = self._no_foreign_code(name)
+            tokenizer = self._class(name).from_pretrained(self.path / name, local_files_only=True, **options)
         except Exception as error:
-            raise UserError(f"cannot load {self.path / name}: {_first_line(error)}") from error
+            raise UserError(f"cannot load {self.path / name}: {first_line(error)}") from error
         if not 0.9 * vocab_size < len(tokenizer) <= vocab_size:
             raise UserError(
                 f"{self.path / name} has {len(tokenizer)} tokens but the text encoder knows {vocab_size}; "
@@ -196,6 +215,10 @@ class PipelineFolder:
             # Names carry the variant and are left out, so that the same weights under another name agree.
             digest.update(_file_digest(file).encode())
         return digest.hexdigest()[:32]
+
+    def _no_foreign_code(self, name: str) -> dict[str, bool]:
+        """transformers' Auto classes ask at the terminal whether to run a folder's code, unless told not to."""
+        return {"trust_remote_code": False} if self._part(name)[0] == "transformers" else {}
 
     def _class(self, name: str) -> Any:
         library, class_name = self._part(name)
@@ -229,7 +252,3 @@ def _hush_loading_bars() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

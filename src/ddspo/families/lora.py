@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import recipe
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..rng import torch_generator
 from .lora_files import WEIGHTS_FILE, LoraWeights, lora_file, read_lora
 from .single_file import write_single_file
@@ -155,8 +155,7 @@ def load_lora(family: PipelineFamily, source: Path, *, name: str = ADAPTER, deno
                 low_cpu_mem_usage=True,  # draws no start that would be thrown away
             )
     except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{file} does not fit this base model ({family.name}): {first}") from error
+        raise UserError(f"{file} does not fit this base model ({family.name}): {first_line(error)}") from error
     _restore_precision(network, weights, family, name, file)
     network.requires_grad_(False)
     for parameter in trainable:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 if TYPE_CHECKING:
     from .pipeline import PipelineFamily
@@ -83,8 +83,8 @@ def read_lora(family: PipelineFamily, source: Path) -> LoraWeights:
             str(file.parent), weight_name=file.name, use_safetensors=True, local_files_only=True, **options
         )
     except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{file} cannot be read as a LoRA of a {family.folder.pipeline_class}: {first}") from error
+        kind = family.folder.pipeline_class
+        raise UserError(f"{file} cannot be read as a LoRA of a {kind}: {first_line(error)}") from error
     others = sorted({name.split(".")[0] for name in tensors if not name.startswith(f"{part}.")})
     if others:
         raise UserError(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .source_latents import METADATA, LatentSource
 from .source_parquet import ParquetSource
 from .source_table import FolderSource, TableSource
@@ -91,10 +91,9 @@ def _hub(name: str, pattern: str, rows_per_part: int) -> ParquetSource:
         try:
             folder = Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
         except Exception:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise UserError(
-                f"the data set {name} is neither here nor within reach on the Hugging Face hub ({reason}); check the "
-                "name, log in with 'hf auth login' if it is gated, or download it where there is a network"
+                f"the data set {name} is neither here nor within reach on the Hugging Face hub ({first_line(error)}); "
+                "check the name, log in with 'hf auth login' if it is gated, or download it where there is a network"
             ) from error
         found = {str(file.relative_to(folder)): file for file in sorted(folder.glob(pattern))}
         if not found:

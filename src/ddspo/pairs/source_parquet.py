@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..files import content_id
 from .pictures import MISSING
 from .sources import NO_CAPTION, NO_LABEL, TIE, Example, Part, Skip, caption, cut
@@ -67,9 +67,9 @@ class ParquetSource:
                     stack.enter_context(place)  # pyarrow closes only what it opened itself
                 file = stack.enter_context(parquet.ParquetFile(place, pre_buffer=False))
             except (arrow.ArrowException, OSError) as error:
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise UserError(
-                    f"{self.names[number]} is not a readable parquet file ({reason}); get it anew, or try again"
+                    f"{self.names[number]} is not a readable parquet file ({first_line(error)}); get it anew, or try "
+                    "again"
                 ) from error
             yield file
 
@@ -100,9 +100,8 @@ class ParquetSource:
             try:
                 batch = next(batches, None)
             except Exception as error:  # arrow's, the file system's, or whatever the hub's client raises on the way
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
                 mend = "run the same command again; if it fails again, download the file anew"
-                raise UserError(f"cannot read {self.names[part.file]} ({reason}); {mend}") from error
+                raise UserError(f"cannot read {self.names[part.file]} ({first_line(error)}); {mend}") from error
             if batch is None:
                 return
             yield from batch.to_pylist()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..recipe import LanguageModel
 from .language_model import Failure, Question
 
@@ -51,13 +51,14 @@ class LocalCompleter:
 
             name = self._settings.name
             try:
-                tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-                model = AutoModelForCausalLM.from_pretrained(name, dtype=_DTYPES[self._settings.dtype])
+                tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", trust_remote_code=False)
+                model = AutoModelForCausalLM.from_pretrained(
+                    name, dtype=_DTYPES[self._settings.dtype], use_safetensors=True, trust_remote_code=False
+                )
             except (OSError, ValueError) as error:
-                first = str(error).strip().splitlines()[0]
                 raise UserError(
-                    f"degradation.language_model.name: cannot load '{name}' ({first}); give a folder, or an "
-                    "id that can be downloaded from here"
+                    f"degradation.language_model.name: cannot load '{name}' ({first_line(error)}); give a folder, or "
+                    "an id that can be downloaded from here"
                 ) from error
             if not tokenizer.chat_template:
                 raise UserError(
