@@ -111,6 +111,11 @@ def test_a_prompt_that_cannot_be_degraded_is_guided_plainly(home: Path, tmp_path
     assert found["one"] == "" and found["two"]
 
 
+def test_a_line_separator_inside_a_prompt_ends_no_row(home: Path, tmp_path: Path) -> None:
+    records = [PromptRecord("one", "a red cat\u2028on a blue mat in the garden", {})]
+    assert negative_prompts(recipe_for(home), records, tmp_path / "scores")["one"]
+
+
 def test_it_needs_guidance_and_its_name(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="needs guidance"):
         recipe_for(home, sampling={"steps": 2, "guidance_scale": 1.0})

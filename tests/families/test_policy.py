@@ -50,6 +50,29 @@ def test_a_lora_policy_is_four_small_files(folder: Path, tmp_path: Path) -> None
     assert (tmp_path / "policy" / "README.md").read_text() == "# Card\n"
 
 
+def test_a_policy_that_cannot_be_replaced_stays_and_leftovers_of_killed_attempts_go(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, roles = tmp_path / "policy", make(folder)
+    for leftover in (".policy.123.partial", ".policy.123.old"):
+        (tmp_path / leftover).mkdir()
+    roles.save_policy(target)
+    before = (target / "ddspo.json").read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+    rename = Path.rename
+
+    def fail(self: Path, other: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise OSError("no more")
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(UserError, match="cannot write"):
+        roles.save_policy(target)
+    assert (target / "ddspo.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
 def test_the_files_metadata_keeps_rank_alpha_and_targets(folder: Path, tmp_path: Path) -> None:
     make(folder).save_policy(tmp_path / "policy")
     with safe_open(tmp_path / "policy" / "pytorch_lora_weights.safetensors", framework="pt") as opened:

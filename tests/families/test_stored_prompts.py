@@ -67,6 +67,20 @@ def test_a_later_run_loads_no_text_encoder_and_encodes_only_what_is_new(tmp_path
     assert more.__dict__["asked"] == [["a dog"]]
 
 
+def test_every_prompt_has_one_row_whatever_runs_share_the_folder(tmp_path: Path, base: Path) -> None:
+    from safetensors import safe_open
+
+    StoredPromptTable(counting(base), ["a cat", "a red cat"], tmp_path, batch=2)
+    more = counting(base)
+    StoredPromptTable(more, ["a dog", "a cat"], tmp_path, batch=2)
+    assert more.__dict__["asked"] == [["a dog", "a cat"]]  # the batch is what it would be without the earlier run
+    rows = 0
+    for path in tmp_path.rglob("text-*.safetensors"):
+        with safe_open(path, framework="pt") as opened:
+            rows += len(opened.get_tensor(stored_prompts.KEYS))
+    assert rows == 3
+
+
 def test_long_prompts_are_told_every_run_though_encoded_once(
     tmp_path: Path, base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

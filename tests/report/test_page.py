@@ -14,6 +14,7 @@ from PIL import Image
 from ddspo.errors import UserError
 from ddspo.files import read_jsonl, write_json, write_jsonl, write_text
 from ddspo.report import build_report
+from ddspo.report.data import load_run
 from ddspo.report.pictures import embed, inside
 from helpers.fake_run import make_run
 
@@ -109,6 +110,12 @@ def test_pictures_failures_and_costs_are_told(run: Path) -> None:
     gained = sum(row["score"] > outcomes[row["id"]] for row in rows if row["model"] == "policy")
     assert sum(card["data-outcome"] == "gained" for card in cards) == gained
     assert "204,800" in page.text and "all stages" in page.text and "diffusion_dpo" in page.text
+
+
+def test_winning_and_losing_models_are_in_the_ledger(run: Path) -> None:
+    write_json(run / "targets" / "policy" / "winning" / "cost.json", {"seconds": 5.0, "network_evaluations": 777.0})
+    costs = {cost.name: cost.network_evaluations for cost in load_run(run).costs}
+    assert costs["winning model of policy"] == 777.0
 
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(1)> "quoted" & {{ 7*7 }}'

@@ -9,10 +9,10 @@ pictures are drawn, at no more calls than guidance with an empty prompt. It appe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files import read_jsonl
 from ..prompts.degrade import degrade_prompts
 from ..prompts.sources import PromptRecord
 from ..recipe import Recipe
@@ -40,6 +40,5 @@ def negative_prompts(recipe: Recipe, records: Sequence[PromptRecord], output: Pa
     path = output.with_name(f"{output.name}.negative_prompts.jsonl")
     alone = {"variants": 1, "min_embedding_distance": 0.0, "measure_embedding_distance": False}
     degrade_prompts(recipe.degradation.model_copy(update=alone), records, path, recipe.seed)
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    found = {row["id"]: row["degraded_prompts"][0] for row in rows}
+    found = {row["id"]: row["degraded_prompts"][0] for row in read_jsonl(path)}
     return {record.id: found.get(record.id, "") for record in records}

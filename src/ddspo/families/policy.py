@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -183,13 +185,18 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty sibling folder that takes the place of `folder` when the block ends well."""
+    """Yield an empty sibling folder that takes the place of `folder` when the block ends well.
+
+    What killed attempts left beside it is removed.
+    """
     if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).is_file():
         raise UserError(f"{folder} already holds other files and is not a policy; choose an empty folder")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+            if re.fullmatch(r"\d+\.(partial|old)", leftover.name.removeprefix(f".{folder.name}.")):
+                shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
         if folder.exists():
@@ -200,5 +207,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             f"cannot write {folder}: {error.strerror or error}; free some space or choose another folder"
         ) from error
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)  # the new one could not be put in its place
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -150,10 +150,14 @@ class StoredPromptTable(PromptTable):
         waiting: list[tuple[Sequence[str], Conditioning, list[bool]]] = []
         with progress(total, "text", "prompts") as bar:
             for number, chunk in enumerate(todo):
-                waiting.append((chunk, family.encode_prompts(chunk).to("cpu"), family.truncated(chunk)))
+                rows, long = family.encode_prompts(chunk).to("cpu"), family.truncated(chunk)
+                # A batch is encoded whole, but what an earlier run stored of it stays the one there is: of two rows
+                # for a prompt, which differ in rounding, an interrupted run could take the other one.
+                new = [place for place, prompt in enumerate(chunk) if _key(prompt) not in self._places]
+                waiting.append(([chunk[place] for place in new], rows.rows(new), [long[place] for place in new]))
                 size = sum(_bytes(rows) for _, rows, _ in waiting)
                 if number == 0:
-                    require_free_space(self.folder, size * total // len(chunk), f"text of {total} prompts")
+                    require_free_space(self.folder, size * total // len(new), f"text of {total} prompts")
                 if size >= FILE_BYTES:
                     self._write(waiting)
                     waiting = []

@@ -133,6 +133,11 @@ def _read_costs(data: RunData, baselines: list[str]) -> None:
         ("degrade", data.run / "degraded.summary.json"),
         ("pairs", data.run / "pairs" / COST_FILE),
         ("contrast", data.run / "pairs" / "contrast.cost.json"),
+        *(
+            (f"{role} model of {name}", data.run / "targets" / name / role / COST_FILE)
+            for name in _subfolders(data.run / "targets")
+            for role in _subfolders(data.run / "targets" / name)
+        ),
         ("train", data.run / "policy_run" / COST_FILE),
         *((f"baseline {name}", data.run / "baselines" / name / COST_FILE) for name in baselines),
         ("evaluate", data.scores_folder / COST_FILE),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,10 @@ def quantiles(values: Sequence[float]) -> tuple[float, float, float] | None:
     return at(0.1), at(0.5), at(0.9)
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file up to its first unreadable one."""
-    rows: list[dict[str, Any]] = []
-    try:
-        rows.extend(read_jsonl(path))
-    except (UserError, UnicodeDecodeError):
-        pass
-    return rows
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file up to its first unreadable one, one at a time: there may be hundreds of thousands."""
+    with contextlib.suppress(UserError, UnicodeDecodeError):
+        yield from read_jsonl(path)
 
 
 def read_kinds(run: Path) -> list[Kind]:
