@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import UserError
 
@@ -20,9 +20,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never a torn one. Each process writes to its own temporary name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         descriptor = os.open(partial, os.O_RDONLY)
         try:
@@ -34,7 +34,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         reason = error.strerror or error
         raise UserError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,13 +67,17 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield one object a line; blank lines are skipped, a malformed line is a `UserError` with its number."""
+    """Yield one object a line; blank lines are skipped, a malformed line is a `UserError` with its number.
+
+    Raises:
+        UserError: no such file, a line that is no JSON object, or text that is not UTF-8.
+    """
     try:
         file = path.open(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     with file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_decoded(file, path), 1):
             if not line.strip():
                 continue
             try:
@@ -82,6 +87,13 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: expected an object, found {type(row).__name__}")
             yield row
+
+
+def _decoded(file: IO[str], path: Path) -> Iterator[str]:
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
@@ -138,7 +150,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], what: str) -> None:
     `settings.json` inside records them. The same settings again mean: resume. Others are refused with the difference.
 
     Raises:
-        UserError: the folder holds an artifact made with other settings, or other files.
+        UserError: the folder holds an artifact made with other settings, or other files, or is a file.
     """
     settings = json.loads(json.dumps(settings))
     record = folder / "settings.json"
@@ -150,6 +162,8 @@ def claim_folder(folder: Path, settings: dict[str, Any], what: str) -> None:
                 "choose another folder, or delete it to start over"
             )
         return
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder; choose another one")
     if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder} already holds other files and is not {what}; choose an empty folder")
     write_json(record, settings)

@@ -189,6 +189,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
     What killed attempts left beside it is removed.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder; choose another one")
     if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).is_file():
         raise UserError(f"{folder} already holds other files and is not a policy; choose an empty folder")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
