@@ -19,6 +19,7 @@ from ddspo.families.flux import Flux, pack, unpack
 from ddspo.families.load import load_family
 from ddspo.families.prompt_table import PromptTable
 from ddspo.families.stable_diffusion_xl import StableDiffusionXL
+from ddspo.families.stored_prompts import text_fingerprint
 from ddspo.ledger import Ledger
 from ddspo.pairs.make import PairMaker
 from ddspo.pairs.plan import PlannedPair
@@ -156,6 +157,22 @@ def test_flux_is_told_its_guidance(tmp_path: Path) -> None:
         assert conditioning.tensors["guidance"].tolist() == [strength]
         predictions.append(family.predict(x_t, timestep, conditioning))
     assert not torch.allclose(*predictions)
+
+
+def test_guidance_on_top_of_a_told_one_is_warned_about_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    family = load_family(str(tiny_flux(tmp_path)))
+    table = PromptTable(family, ["a cat", ""])
+    for scale in (1.0, 4.25, 4.25):
+        generate(family, ["a cat"], [0], Sampling(steps=1, guidance_scale=scale), table, height_px=32, width_px=32)
+    assert [record.args for record in caplog.records] == [(4.25,)]
+    assert "set sampling.guidance_scale to 1" in caplog.text
+
+
+def test_stored_text_of_sana_belongs_to_its_instruction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = load_family(str(tiny_sana(tmp_path)))
+    before = text_fingerprint(family)
+    monkeypatch.setattr(type(family), "instruction", staticmethod(lambda: "another one"))
+    assert text_fingerprint(family) != before
 
 
 def test_a_text_encoder_that_the_index_names_must_be_there(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from ..tensors import Conditioning
 
+_log = logging.getLogger(__name__)
 Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
 """(x_t [B, ...], timestep [B], conditioning [B, ...]) -> prediction [B, ...]"""
 
@@ -74,6 +77,8 @@ def sample(
         ValueError: guidance is on and `unconditional` is missing or has a number of rows other than 1 or B.
     """
     guided = guidance_scale > 1
+    if guided and "guidance" in conditioning.tensors:
+        _tell_of_guidance_twice(guidance_scale)
     rows = _unconditional_first(conditioning, unconditional, len(x_T)) if guided else conditioning
     scheduler.set_timesteps(steps, device=x_T.device)
     step_arguments = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
@@ -90,6 +95,16 @@ def sample(
             on_step(SamplerStep(index, timestep, x_t, conditional, without, prediction))
         x = scheduler.step(prediction, timestep, x, **step_arguments, return_dict=False)[0]
     return x
+
+
+@functools.cache
+def _tell_of_guidance_twice(guidance_scale: float) -> None:
+    """Once for every scale."""
+    _log.warning(
+        "this model takes guidance as an input already; guidance_scale %g comes on top, doubles the cost and burns "
+        "pictures: set sampling.guidance_scale to 1",
+        guidance_scale,
+    )
 
 
 def network_evaluations(scheduler: Any, steps: int, guidance_scale: float) -> int:

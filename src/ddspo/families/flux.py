@@ -19,8 +19,9 @@ from .text import last_states, longer_than, padded_tokens
 class Flux(FlowFamily):
     """Conditioning is {"prompt_embeds": [B, 512, width], "pooled_prompt_embeds": [B, width], "guidance": [B]}.
 
-    A guidance-distilled checkpoint is told its guidance strength and needs no unconditional rows: sample it with
-    guidance_scale 1. The strength is `embedded_guidance`, the same for policy and reference, training and sampling.
+    A guidance-distilled checkpoint is told its guidance strength (others have no such tensor) and needs no
+    unconditional rows: sample it with guidance_scale 1. The strength is `embedded_guidance`, the same for policy and
+    reference, training and sampling.
     """
 
     name = "flux"
@@ -60,13 +61,14 @@ class Flux(FlowFamily):
         tokens = padded_tokens(self.part("tokenizer"), prompts).input_ids.to(self.device)
         clip = self.part("text_encoder")
         states, _ = last_states(self, "text_encoder_2", prompts, self.max_tokens)
-        return Conditioning(
-            {
-                "prompt_embeds": states,
-                "pooled_prompt_embeds": clip(tokens).pooler_output.to(clip.dtype),
-                "guidance": torch.full((len(prompts),), self.embedded_guidance, device=self.device),
-            }
-        )
+        told = {"prompt_embeds": states, "pooled_prompt_embeds": clip(tokens).pooler_output.to(clip.dtype)}
+        if self._is_told_guidance:
+            told["guidance"] = torch.full((len(prompts),), self.embedded_guidance, device=self.device)
+        return Conditioning(told)
+
+    @property
+    def _is_told_guidance(self) -> bool:
+        return bool(self.folder.config("transformer").get("guidance_embeds", False))
 
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
         """True where a prompt has more than 512 T5 tokens."""
@@ -82,11 +84,10 @@ class Flux(FlowFamily):
         height, width = x_t.shape[-2] // 2, x_t.shape[-1] // 2
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         positions = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3).to(x_t.device, dtype)
-        told = self.folder.config("transformer").get("guidance_embeds", False)
         output = network(
             hidden_states=pack(x_t).to(dtype),
             timestep=timestep.to(x_t.device, torch.float32) / 1000,
-            guidance=conditioning.tensors["guidance"] if told else None,
+            guidance=conditioning.tensors["guidance"] if self._is_told_guidance else None,
             pooled_projections=text["pooled_prompt_embeds"],
             encoder_hidden_states=text["prompt_embeds"],
             txt_ids=positions.new_zeros(text["prompt_embeds"].shape[1], 3),

@@ -37,7 +37,7 @@ class Sana(FlowFamily):
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Gemma's states after the pipeline's own instruction; '' gives the unconditional rows, without instruction."""
         texts = [prompt.lower().strip() for prompt in prompts]
-        instruction = self._instruction()
+        instruction = self.instruction()
         lead = len(self._tokenizer().encode(instruction)) - 2 if instruction else 0
         told = self._states([instruction + text for text in texts], self.max_tokens + lead)
         # The first token and the last 299: the instruction itself is not handed on (SANA, arXiv 2410.10629, 3.1).
@@ -61,7 +61,7 @@ class Sana(FlowFamily):
         return {"prompt_embeds": states, "prompt_attention_mask": mask}
 
     @staticmethod
-    def _instruction() -> str:
+    def instruction() -> str:
         """The text that the pipeline puts before every prompt by default."""
         from diffusers import SanaPipeline
 

@@ -54,6 +54,8 @@ def text_fingerprint(family: PipelineFamily) -> str:
         "settings": {name: getattr(family, name, None) for name in ("max_tokens", "embedded_guidance")},
         "transformers": transformers.__version__,
     }
+    if (instruction := getattr(family, "instruction", None)) is not None:
+        told["instruction"] = instruction()  # SANA's comes from diffusers, not from the checkpoint
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
