@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddspo.base_facts import BaseFacts
-from ddspo.memory import activation_numbers, optimizer_bytes, training_memory
+from ddspo.memory import activation_numbers, checkpoint_bytes, kept_bytes, optimizer_bytes, training_memory
 from ddspo.recipe import Recipe
 
 SDXL: dict[str, Any] = {
@@ -43,6 +43,22 @@ def test_optimizer_state_by_hand() -> None:
     assert optimizer_bytes("adamw", trained) == 8 * 17
     assert optimizer_bytes("adamw_8bit", trained) == 2 * 17 + 8
     assert optimizer_bytes("adafactor", trained) == 4 * (3 + 4 + 5)
+
+
+def test_checkpoints_hold_what_their_optimizer_keeps() -> None:
+    trained = {"a": (3, 4), "b": (5,)}
+    assert checkpoint_bytes(recipe(), trained) == 4 * 17 + 8 * 17
+    assert checkpoint_bytes(recipe(optimizer={"name": "adafactor"}, ema_decay=0.9), trained) == 8 * 17 + 4 * 12
+    moving = Recipe.model_validate({"objective": {"reference": {}}, "training": {"optimizer": {"name": "adamw_8bit"}}})
+    assert checkpoint_bytes(moving, trained) == 8 * 17 + 2 * 17 + 8
+    assert kept_bytes(recipe(max_steps=60, checkpoint_every_steps=50, keep_checkpoints=3), trained) == 2 * 204 + 68
+
+
+def test_a_lora_reference_that_moves_weighs_as_much_as_the_policy(sdxl: BaseFacts) -> None:
+    moving = Recipe.model_validate({"objective": {"reference": {}}, "training": {"lora": {"rank": 8}}})
+    still = Recipe.model_validate({"training": {"lora": {"rank": 8}}})
+    more = training_memory(moving, sdxl).weights - training_memory(still, sdxl).weights
+    assert more == training_memory(still, sdxl).gradients > 0
 
 
 def facts(shapes: dict[str, tuple[int, ...]], side: int, **more: Any) -> BaseFacts:
@@ -130,3 +146,13 @@ def test_full_sdxl_needs_more_than_eight_bit_moments_to_fit_24_gb(sdxl: BaseFact
     assert kept.total - eight_bit.total == 2 * sdxl.parameters, "the frozen copy in bf16"
     factored = training_memory(recipe({"offload": True}, **options, optimizer={"name": "adafactor"}), sdxl)
     assert factored.optimizer < 0.1 * eight_bit.gradients < eight_bit.optimizer
+
+
+def test_full_sdxl_in_bf16_on_stored_rows_is_planned_under_24_gb(sdxl: BaseFacts) -> None:
+    options = {"parameters": "full", "gradient_checkpointing": True, "optimizer": {"name": "adamw_8bit"}}
+    memory = training_memory(recipe(**options, trained_dtype="bf16", reference_rows="rows"), sdxl)
+    assert memory.weights == memory.gradients == pytest.approx(2 * sdxl.parameters, rel=2e-3)
+    assert memory.casts == 0
+    assert memory.total < 24e9
+    with_copy = training_memory(recipe(**options, trained_dtype="bf16"), sdxl)
+    assert with_copy.total - memory.total == 2 * sdxl.parameters

@@ -44,6 +44,7 @@ _NOT_IDENTITY: dict[str, Any] = {
     "training": {
         "micro_batch_pairs",
         "reference_rows",
+        "trained_dtype",
         "gradient_checkpointing",
         "checkpoint_every_steps",
         "keep_checkpoints",

@@ -1,9 +1,11 @@
 """Device memory of training, by part, from weight shapes alone: what a plan prints. No torch here.
 
-    weights       trained numbers in float32, frozen ones in `model.frozen_dtype` (full fine-tuning: the frozen copy,
-                  where the objective needs one and `model.offload` does not keep it in main memory between calls)
-    casts         mixed precision: 2 bytes per trained number, which autocast keeps from the first use in a forward on
-    gradients     float32, trained numbers
+    weights       trained numbers in `training.trained_dtype`, frozen ones in `model.frozen_dtype` (full fine-tuning:
+                  the frozen copy, where the objective needs one, `model.offload` does not keep it in main memory
+                  between calls and its rows are not stored); a LoRA reference that moves weighs as much as the policy
+    casts         mixed precision: 2 bytes per trained float32 number, which autocast keeps from the first use in a
+                  forward on
+    gradients     trained numbers, as they are trained; in bf16 tensors of fewer than two dimensions stay float32
     optimizer     adamw 8 bytes per trained number, adamw_8bit 2 and a scale per block of 256, adafactor rows + columns
     average       float32, if asked
     activations   an estimate: rows · Σ over layers of KEPT · inputs · positions · bytes per number. With gradient
@@ -80,12 +82,16 @@ def training_memory(recipe: Recipe, facts: BaseFacts) -> TrainingMemory:
     frozen = facts.parameters * BYTES[recipe.model.frozen_dtype]
     if full and (not frozen_rows(recipe) or recipe.model.offload or training.reference_rows):
         frozen = 0
+    moving = 0 if full or recipe.objective.reference is None else 4 * count
+    short = sum(math.prod(shape) for shape in trained.values() if len(shape) < 2)
+    held = 4 * count if training.trained_dtype == "fp32" else 2 * count + 2 * short
+    autocast = training.mixed_precision != "no" and training.trained_dtype == "fp32"
     rows = policy_rows(recipe) * training.micro_batch_pairs
     low = training.mixed_precision != "no" or (not full and recipe.model.frozen_dtype != "fp32")
     return TrainingMemory(
-        weights=4 * count + frozen,
-        casts=2 * count if training.mixed_precision != "no" else 0,
-        gradients=4 * count,
+        weights=held + frozen + moving,
+        casts=2 * count if autocast else 0,
+        gradients=held,
         optimizer=optimizer_bytes(training.optimizer.name, trained),
         average=4 * count if training.ema_decay is not None else 0,
         activations=rows * activation_numbers(recipe, facts) * (2 if low else 4),
@@ -103,6 +109,22 @@ def optimizer_bytes(name: str, trained: dict[str, tuple[int, ...]]) -> int:
         math.prod(s[:-1]) + math.prod(s[:-2] + s[-1:]) if len(s) >= 2 else math.prod(s) for s in trained.values()
     )
     return 4 * sum(factored)
+
+
+def checkpoint_bytes(recipe: Recipe, trained: dict[str, tuple[int, ...]]) -> int:
+    """Size of one checkpoint: trained numbers in float32, the average and a moving reference alike, optimizer state."""
+    training = recipe.training
+    copies = 1 + (training.ema_decay is not None) + (recipe.objective.reference is not None)
+    count = sum(math.prod(shape) for shape in trained.values())
+    return 4 * count * copies + optimizer_bytes(training.optimizer.name, trained)
+
+
+def kept_bytes(recipe: Recipe, trained: dict[str, tuple[int, ...]]) -> int:
+    """What a finished run holds on disk: its last checkpoints and the trained weights."""
+    training = recipe.training
+    checkpoints = min(training.keep_checkpoints, math.ceil(training.max_steps / training.checkpoint_every_steps))
+    weights = 4 * sum(math.prod(shape) for shape in trained.values())
+    return checkpoints * checkpoint_bytes(recipe, trained) + weights
 
 
 def activation_numbers(recipe: Recipe, facts: BaseFacts) -> int:

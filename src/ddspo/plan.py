@@ -13,17 +13,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from .base_facts import BaseFacts, read_base_facts
-from .memory import BYTES, optimizer_bytes, trained_parameters, trained_shapes, training_memory
-from .method_facts import OBJECTIVES, TARGETS, frozen_rows, policy_rows, trained_target_models
+from .memory import BYTES, kept_bytes, trained_shapes, training_memory
+from .method_facts import (
+    OBJECTIVES,
+    TARGETS,
+    frozen_rows,
+    needs_degraded_prompts,
+    policy_rows,
+    trained_target_models,
+    unstorable,
+)
 from .plan_table import Plan as Plan
 from .plan_table import StagePlan, count_text
 from .recipe import Recipe, Sampling
 from .recipe_file import baseline_recipe
 from .target_recipes import target_model_recipe, target_trainings
 
-_PICTURE_COMPRESSION = 0.7
+PICTURE_COMPRESSION = 0.7
 """a PNG of a generated picture takes about this share of its raw bytes"""
 
 
@@ -49,10 +58,41 @@ def make_plan(recipe: Recipe) -> Plan:
     stages += [_evaluation_stage(recipe, facts, notes), StagePlan("report", "report.html, summary.json")]
     if facts is not None:
         notes.append(f"peak memory of train: {training_memory(recipe, facts).text()}")
+        notes += _smaller(recipe, facts)
+    notes += _text_note(recipe, facts, pairs)
     epochs = recipe.training.max_steps * recipe.training.global_batch_pairs / pairs if pairs else None
     if epochs is not None:
         notes.append(f"training sees each pair {epochs:.2g} times")
     return Plan(recipe, stages, notes)
+
+
+def _smaller(recipe: Recipe, facts: BaseFacts) -> list[str]:
+    """What full fine-tuning would hold with everything that saves memory, where the recipe leaves something out."""
+    training = recipe.training
+    if training.parameters != "full":
+        return []
+    savers: dict[str, Any] = {"trained_dtype": "bf16", "mixed_precision": "bf16", "gradient_checkpointing": True}
+    if unstorable(recipe) is None:
+        savers["reference_rows"] = training.reference_rows or Path("rows")
+    if training.optimizer.name == "adamw":
+        savers["optimizer"] = training.optimizer.model_copy(update={"name": "adamw_8bit"})
+    left_out = [name for name, value in savers.items() if getattr(training, name) != value]
+    if not left_out:
+        return []
+    least = training_memory(recipe.model_copy(update={"training": training.model_copy(update=savers)}), facts)
+    names = {"optimizer": "optimizer.name adamw_8bit", "reference_rows": "reference_rows"}
+    told = ", ".join(names.get(name, f"{name} {str(savers[name]).lower()}") for name in left_out)
+    return [f"with training.{told} it would be {least.total / 1e9:.1f} GB"]
+
+
+def _text_note(recipe: Recipe, facts: BaseFacts | None, pairs: int | None) -> list[str]:
+    """Disk for stored text embeddings, where it is worth a line: with T5 it may be far more than the pairs."""
+    if facts is None or pairs is None:
+        return []
+    used = min(pairs, recipe.training.max_steps * recipe.training.global_batch_pairs)
+    prompts = used * (2 if needs_degraded_prompts(recipe) else 1)
+    size = prompts * facts.text_numbers * BYTES[recipe.model.frozen_dtype]
+    return [f"text embeddings of up to {prompts} prompts: {size / 1e9:.1f} GB beside the pairs"] if size > 1e8 else []
 
 
 def _promptcount_text(recipe: Recipe, notes: list[str]) -> int | None:
@@ -138,12 +178,8 @@ def _training_stage(recipe: Recipe, facts: BaseFacts | None, name: str) -> Stage
     evaluations = samples * cost + measuring_cost(recipe) * min(recipe.objective.auto.pairs, samples)
     if facts is None:
         return StagePlan(name, work, evaluations)
-    trained = trained_parameters(training, facts)
-    state = optimizer_bytes(training.optimizer.name, trained_shapes(training, facts))
-    checkpoint = 4 * trained * (2 if training.ema_decay is not None else 1) + state
-    checkpoints = min(training.keep_checkpoints, math.ceil(training.max_steps / training.checkpoint_every_steps))
-    memory = training_memory(recipe, facts)
-    return StagePlan(name, work, evaluations, checkpoints * checkpoint + 4 * trained, memory.total)
+    disk = kept_bytes(recipe, trained_shapes(training, facts))
+    return StagePlan(name, work, evaluations, disk, training_memory(recipe, facts).total)
 
 
 def _rows_stages(recipe: Recipe, facts: BaseFacts | None) -> list[StagePlan]:
@@ -198,6 +234,6 @@ def _evaluation_stage(recipe: Recipe, facts: BaseFacts | None, notes: list[str])
     disk = memory = None
     if facts:
         height, width = facts.picture_px(recipe.model)
-        disk = int(pictures * height * width * 3 * _PICTURE_COMPRESSION)
+        disk = int(pictures * height * width * 3 * PICTURE_COMPRESSION)
         memory = facts.parameters * 4
     return StagePlan("evaluate", work, pictures * picture_cost(evaluation.sampling, facts), disk, memory)

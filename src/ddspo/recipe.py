@@ -136,6 +136,9 @@ class Training(Section):
     optimizer: Optimizer = Optimizer()
     timesteps: Timesteps = Timesteps()
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    trained_dtype: Literal["fp32", "bf16"] = "fp32"
+    """of parameters 'full': 'bf16' halves weights and gradients of matrices and convolutions; updates are still worked
+    out in float32 and rounded stochastically, for rounding to the nearest would swallow them"""
     reference_rows: Path | None = None
     """a folder for what the reference says at every step: made once, shared by runs that ask it the same, read in place
     of keeping the reference in memory. None: asked in every step"""
@@ -153,6 +156,15 @@ class Training(Section):
     """empty: the first four prompts of the pairs"""
     trackers: tuple[str, ...] = ()
     """names that accelerate knows: tensorboard, wandb, ...; metrics.jsonl is always written"""
+
+    @model_validator(mode="after")
+    def _low_precision(self) -> Training:
+        if self.trained_dtype == "bf16" and (self.parameters, self.mixed_precision) != ("full", "bf16"):
+            raise ValueError(
+                "trained_dtype 'bf16' is for parameters 'full' with mixed_precision 'bf16', which compute in bfloat16 "
+                "anyway; set both, or leave trained_dtype out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _divisible(self) -> Training:

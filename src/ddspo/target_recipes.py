@@ -22,6 +22,7 @@ def target_model_recipe(recipe: Recipe, role: Role) -> Recipe:
     forward = training.timesteps.states == "forward"
     changes = {
         "parameters": "lora",
+        "trained_dtype": "fp32",
         "lora": Lora(rank=adapters.rank, alpha=adapters.alpha),
         "max_steps": adapters.max_steps,
         "global_batch_pairs": adapters.global_batch_pairs,

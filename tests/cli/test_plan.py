@@ -80,6 +80,10 @@ def test_disk_and_memory(prompts: Path, tmp_path: Path) -> None:
     assert stages["train"].memory_bytes == memory.total == 18 * parameters + memory.activations
     assert stages["baseline sft"].memory_bytes == 16 * parameters + memory.activations // 2, "one row, no frozen copy"
     assert "peak memory of train: weights" in plan.text() and "activations estimated" in plan.text()
+    assert (
+        "note: with training.trained_dtype bf16, " in plan.text()
+        and "optimizer.name adamw_8bit it would" in plan.text()
+    )
 
 
 def test_training_cost_with_recomputed_activations(prompts: Path) -> None:

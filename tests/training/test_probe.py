@@ -22,6 +22,12 @@ def test_hours_by_hand() -> None:
     assert "together about 3 h" in measured.text(plan) and "12.30 GB" in measured.text(plan)
 
 
+def test_a_run_that_asks_no_reference_can_be_probed(tmp_path: Path) -> None:
+    recipe, _ = make_case(tmp_path / "case", parameters="full")
+    recipe = changed(recipe, objective={"name": "denoising"}, target={"source": "forward_noise"})
+    assert probe(changed(recipe, model={"height_px": 64})).sampling_seconds > 0
+
+
 @pytest.mark.parametrize("source", ["training_free", "data_driven"])
 def test_a_probe_measures_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     recipe, _ = make_case(tmp_path / "case", checkpoint_every_steps=1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..base_facts import read_base_facts
-from ..memory import trained_parameters
-from ..plan import make_plan, picture_cost
+from ..memory import kept_bytes, trained_shapes
+from ..plan import PICTURE_COMPRESSION, make_plan, picture_cost
 from ..prompts.sources import read_prompts
 from ..recipe import Recipe
 from .cells import AUTO, Cell, Value, final_cells, sweep_cells
@@ -65,8 +65,5 @@ def _disk(base: Recipe, trainings: list[Cell], pictures: int) -> float:
     if facts is None:
         return 0.0
     height, width = facts.picture_px(base.model)
-    kept = sum(
-        4 * trained_parameters(cell.recipe.training, facts) * (1 + 3 * cell.recipe.training.keep_checkpoints)
-        for cell in trainings
-    )
-    return pictures * height * width * 3 * 0.7 + kept
+    kept = sum(kept_bytes(cell.recipe, trained_shapes(cell.recipe.training, facts)) for cell in trainings)
+    return pictures * height * width * 3 * PICTURE_COMPRESSION + kept

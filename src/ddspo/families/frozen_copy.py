@@ -1,8 +1,10 @@
-"""The frozen copy beside a fully trained network: its precision, and how it is made."""
+"""Full fine-tuning: the precision of the trained network and of the frozen copy beside it, and how it is made."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -33,11 +35,31 @@ def shared_precision(frozen_dtype: str, mixed_precision: Precision | None) -> Pr
 
 def frozen_copy(network: nn.Module, frozen_dtype: str) -> nn.Module:
     """A copy that is not trained; what autocast would round anyway, matrices and convolutions, in `frozen_dtype`."""
-    frozen = copy.deepcopy(network).requires_grad_(False).eval()
-    for part in frozen.modules():
-        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            part.to(DTYPES[frozen_dtype])
-    return frozen
+    return cast_matrices(copy.deepcopy(network).requires_grad_(False).eval(), frozen_dtype)
+
+
+def cast_matrices(network: nn.Module, dtype: str) -> nn.Module:
+    """The same network with matrices and convolutions in `dtype`; norms and tables stay as they are."""
+    for part in _matrices(network):
+        part.to(DTYPES[dtype])
+    return network
+
+
+@contextlib.contextmanager
+def held_in_float32(network: nn.Module) -> Iterator[None]:
+    """Inside the block all parameters are float32, which other libraries expect of saved weights."""
+    low = [(part, part.weight.dtype) for part in _matrices(network) if part.weight.dtype != torch.float32]
+    try:
+        for part, _ in low:
+            part.float()
+        yield
+    finally:
+        for part, dtype in low:
+            part.to(dtype)  # type: ignore[call-overload]
+
+
+def _matrices(network: nn.Module) -> list[nn.Module]:
+    return [part for part in network.modules() if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
 
 
 def in_float32(network: nn.Module) -> bool:

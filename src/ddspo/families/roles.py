@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import recipe
 from ..errors import UserError
 from ..tensors import Conditioning, Role
-from .frozen_copy import Precision, frozen_copy, in_float32, shared_precision
+from .frozen_copy import Precision, cast_matrices, frozen_copy, held_in_float32, in_float32, shared_precision
 from .lora import ADAPTER, active_adapter, attach_lora, load_lora
 from .lora_twin import add_twin, twin_name
 from .offload import send_home, visiting
@@ -28,9 +28,7 @@ class Roles:
     reference is a frozen copy. Both always compute in the same precision: mixed precision is applied here, to both
     roles alike, and not by the caller to one of them. So at step 0 their predictions are equal, bit for bit with LoRA;
     a copy may differ in the last digit of float32, because matrix kernels on CPUs round by where a matrix lies.
-
-    The winning and losing models are further adapters, frozen, on whatever serves as the reference: one more base in
-    memory for neither.
+    The winning and losing models are further adapters, frozen, on whatever serves as the reference.
 
     Build with `Roles.lora` or `Roles.full`.
     """
@@ -77,15 +75,17 @@ class Roles:
         frozen_dtype: str = "fp32",
         *,
         mixed_precision: Precision | None = None,
+        trained_dtype: str = "fp32",
         reference: bool = True,
     ) -> Roles:
-        """All parameters trained in float32, beside a frozen copy.
+        """All parameters trained, beside a frozen copy.
 
         Args:
             family: its denoiser is trained; it is loaded again in float32 if it is not.
             frozen_dtype: 'fp32', or the precision of the copy's matrices and convolutions. Autocast rounds the
                 policy's to the same numbers; what autocast leaves alone (norms, tables) stays float32 in the copy.
             mixed_precision: autocast for both roles; None: that of `frozen_dtype`.
+            trained_dtype: of the trained matrices and convolutions; 'bf16' beside autocast in it.
             reference: False: no frozen copy, for objectives that ask nobody but the policy.
 
         Raises:
@@ -96,6 +96,7 @@ class Roles:
             raise UserError("the denoiser carries a LoRA; merge it into the weights before full fine-tuning")
         if not in_float32(family.denoiser):
             family.load_denoiser(torch.float32)
+        cast_matrices(family.denoiser, trained_dtype)
         frozen = frozen_copy(family.denoiser, frozen_dtype) if reference else None
         family.denoiser.requires_grad_(True)
         return cls(family, "full", frozen, precision)
@@ -192,7 +193,7 @@ class Roles:
         return torch.autocast(self.family.device.type, DTYPES[self._mixed_precision])
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that are trained, float32, by name."""
+        """The parameters that are trained, by name; float32, but for `training.trained_dtype`."""
         parameters = dict(self.trained.named_parameters())
         return {name: parameters[name] for name in self._trained_names}
 
@@ -234,7 +235,7 @@ class Roles:
             UserError: the folder holds something else, or cannot be written.
         """
         save = save_lora_policy if self.kind == "lora" else save_full_policy
-        with self._holding(weights):
+        with contextlib.nullcontext() if self.kind == "lora" else held_in_float32(self.trained), self._holding(weights):
             save(self.family, self.trained, self.state(), folder, card)
 
     @contextlib.contextmanager

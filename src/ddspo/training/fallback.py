@@ -39,7 +39,7 @@ def fit_in_memory(run: Run, accumulate: Callable[[], MetricSums]) -> MetricSums:
             if bound or run.batches.micro_batch_pairs == 1 or run.accelerator.num_processes > 1:
                 raise
         # After the handler, whose traceback keeps every activation of the failed attempt alive.
-        run.optimizer.zero_grad(set_to_none=True)
+        run.forget_gradients()
         gc.collect()
         if run.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -27,6 +27,7 @@ from .guards import check_gradients, check_signal, stop_unless_finite
 from .metrics import MetricSums, read_metrics
 from .optimizer import learning_rate, set_learning_rate
 from .result import TrainSummary, finished, summarize
+from .rounding import rounded_step
 from .run import Run
 from .setup import check_disk, check_pairs, check_texts, claim_output, start_accelerator, tracker_config
 
@@ -61,7 +62,7 @@ def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily |
     check_pairs(recipe, store, family)
     try:
         run = Run(recipe, store, output, family, accelerator)
-        check_disk(recipe, run.trained_count(), output)
+        check_disk(recipe, run.trained_shapes(), output)
         train_steps(run)
         run.finish()
     except torch.OutOfMemoryError as error:
@@ -125,7 +126,7 @@ def train_step(run: Run, step: int, *, check: bool = False) -> dict[str, Any]:
     stop_unless_finite(step + 1, row["loss"], gradient_norm, scaler, run.checkpoints)
     if check and step == 0:
         check_signal(row, gradient_norm)
-    optimizer_step(run)
+    optimizer_step(run, step)
     if run.average is not None:
         run.average.update(step)
     if run.moving_reference is not None:
@@ -163,12 +164,14 @@ def accumulate_gradients(run: Run, step: int) -> MetricSums:
     return sums
 
 
-def optimizer_step(run: Run) -> None:
+def optimizer_step(run: Run, step: int) -> None:
     """Step and forget the gradients; in fp16 the scaler leaves out a step whose gradients overflowed."""
     scaler = run.accelerator.scaler
-    if scaler is None:
+    if run.settings.trained_dtype == "bf16":
+        rounded_step(run.optimizer, run.parameters, run.optimized, run.recipe.seed, step)
+    elif scaler is None:
         run.optimizer.step()
     else:
         scaler.step(run.optimizer)
         scaler.update()
-    run.optimizer.zero_grad(set_to_none=True)
+    run.forget_gradients()

@@ -133,6 +133,7 @@ def _random_pairs(recipe: Recipe, family: PipelineFamily, folder: Path) -> PairS
     return PairStore(folder)
 
 
+@torch.no_grad()
 def _draw(run: Run, rows: int) -> None:
     """One network call as the sampler makes it, on noise."""
     family, recipe = run.family, run.recipe
@@ -141,7 +142,7 @@ def _draw(run: Run, rows: int) -> None:
     x_t = torch.randn((rows, *shape), generator=torch_generator(0, "probe")).to(family.device)
     timestep = family.noise_path.timesteps[-1].expand(rows).to(family.device)
     text = run.table.lookup([prompt] * rows).to(family.device)
-    run.roles.predict("reference", x_t, timestep, text)
+    run.roles.predict("policy", x_t, timestep, text)
 
 
 def _timed(work: Callable[[], object], *, warm_up: bool = False) -> float:

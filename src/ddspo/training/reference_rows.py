@@ -93,6 +93,10 @@ class ReferenceRows:
 
         return self._ask(micro, repeat)
 
+    def are_whole(self, steps: int) -> bool:
+        """Whether nothing is missing of `steps` steps, so that no frozen network will be asked."""
+        return all(self._is_whole(step, shard) for step in range(steps) for shard in range(len(self._shards(step))))
+
     def make_missing(
         self, predict: RolePredict, first: int, steps: int, *, rank: int = 0, wait: Callable[[], None] = lambda: None
     ) -> None:

@@ -17,6 +17,7 @@ from ..method_facts import frozen_rows, needs_degraded_prompts
 from ..pairs.store import PairStore
 from ..recipe import Recipe
 from ..targets import TargetRows
+from .beta import read_choice
 from .checkpoint import Checkpoint, latest_checkpoint, remove_leftovers, save_checkpoint
 from .data import Batches, MicroBatch, measures_contrast, noise_path_on, pairs_used
 from .metrics import MetricSums, sync_metrics, truncate_metrics
@@ -25,6 +26,7 @@ from .optimizer import MovingAverage, load_optimizer_state, make_optimizer, opti
 from .preview import draw_preview, is_preview_step, preview_prompts
 from .reference_rows import ReferenceRows
 from .result import save_result
+from .rounding import stand_ins
 from .step import make_step
 from .target_models import target_models
 from .told import text_folder
@@ -51,6 +53,20 @@ class Run:
         self.is_main: bool = accelerator.is_main_process
         self.preview_prompts = preview_prompts(recipe, store)
         self.table = StoredPromptTable(family, self._prompts(), text_folder(store, output), device="cpu")
+        self.batches = Batches(
+            recipe,
+            store,
+            self.table,
+            family.noise_path,
+            device=accelerator.device,
+            rank=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+        noise_path = noise_path_on(family.noise_path, accelerator.device)
+        self.rows = (
+            None if settings.reference_rows is None else ReferenceRows(recipe, store, family, noise_path, self.batches)
+        )
+        asks_frozen = self._asks_frozen()
         self.roles = (
             Roles.lora(family, settings.lora, recipe.seed, mixed_precision=settings.mixed_precision)
             if settings.parameters == "lora"
@@ -58,10 +74,12 @@ class Run:
                 family,
                 recipe.model.frozen_dtype,
                 mixed_precision=settings.mixed_precision,
-                reference=frozen_rows(recipe) > 0 or recipe.objective.beta == "auto",
+                trained_dtype=settings.trained_dtype,
+                reference=asks_frozen,
             )
         )
-        self.roles.add_target_models(target_models(recipe))
+        if asks_frozen:
+            self.roles.add_target_models(target_models(recipe))
         moving = recipe.objective.reference
         self.moving_reference = MovingReference(moving, self.roles) if moving is not None else None
         if settings.gradient_checkpointing:
@@ -73,22 +91,10 @@ class Run:
         if settings.compile:
             self.roles.compile()
         self.parameters = self.roles.trainable_parameters()
-        self.optimizer = make_optimizer(settings.optimizer, self.parameters)
+        self.optimized = stand_ins(self.parameters)
+        self.optimizer = make_optimizer(settings.optimizer, self.optimized)
         self.average = MovingAverage(self.parameters, settings.ema_decay) if settings.ema_decay is not None else None
-        self.batches = Batches(
-            recipe,
-            store,
-            self.table,
-            family.noise_path,
-            device=accelerator.device,
-            rank=accelerator.process_index,
-            processes=accelerator.num_processes,
-        )
-        noise_path = noise_path_on(family.noise_path, accelerator.device)
         self.step = make_step(recipe, self.roles.predict, noise_path)
-        self.rows = (
-            None if settings.reference_rows is None else ReferenceRows(recipe, store, family, noise_path, self.batches)
-        )
         self.ledger = Ledger()
         self.watch = Watch()
 
@@ -99,8 +105,15 @@ class Run:
             prompts += [row["degraded_prompt"] for row in rows]
         return prompts + (["", *self.preview_prompts] if self.preview_prompts else [])
 
+    def _asks_frozen(self) -> bool:
+        """Whether a frozen network will be asked: in steps, for rows that are missing, or to measure automatic beta."""
+        if self.recipe.objective.beta == "auto" and read_choice(self.output) is None:
+            return True
+        stored = self.rows is not None and self.rows.are_whole(self.settings.max_steps)
+        return frozen_rows(self.recipe) > 0 and not stored
+
     def prepare_rows(self, first: int) -> None:
-        """With `training.reference_rows`: make what steps `first` and later lack, then forget the reference."""
+        """With `training.reference_rows`: make what steps `first` and later lack, then forget who was asked for it."""
         if self.rows is None:
             return
         accelerator, steps = self.accelerator, self.settings.max_steps
@@ -108,6 +121,7 @@ class Run:
             self.roles.predict, first, steps, rank=accelerator.process_index, wait=accelerator.wait_for_everyone
         )
         self.roles.forget_reference()
+        self.batches.degraded = False
 
     def rows_of(self, micro: MicroBatch) -> TargetRows | None:
         """Stored targets and reference predictions of a micro batch; None: the step asks for them itself."""
@@ -123,9 +137,14 @@ class Run:
         """The folder of step-NNNNNN folders."""
         return self.output / "checkpoints"
 
-    def trained_count(self) -> int:
-        """How many numbers are trained."""
-        return sum(parameter.numel() for parameter in self.parameters.values())
+    def trained_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what is trained, by name."""
+        return {name: tuple(parameter.shape) for name, parameter in self.parameters.items()}
+
+    def forget_gradients(self) -> None:
+        """So that the next backward begins at zero."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     def is_last(self, done: int) -> bool:
         """Whether no step follows: all are done, or the run has stopped early."""
@@ -149,7 +168,7 @@ class Run:
         checkpoint = latest_checkpoint(self.checkpoints)
         if checkpoint is not None:
             self.roles.load_state(checkpoint.tensors["trained"])
-            load_optimizer_state(self.optimizer, self.parameters, checkpoint.tensors["optimizer"])
+            load_optimizer_state(self.optimizer, self.optimized, checkpoint.tensors["optimizer"])
             if self.average is not None:
                 self.average.load(checkpoint.tensors["average"])
             if self.moving_reference is not None:
@@ -171,7 +190,7 @@ class Run:
         due = done % self.settings.checkpoint_every_steps == 0 or self.is_last(done)
         if not (due and self.is_main):
             return
-        tensors = {"trained": self.roles.state(), "optimizer": optimizer_state(self.optimizer, self.parameters)}
+        tensors = {"trained": self.roles.state(), "optimizer": optimizer_state(self.optimizer, self.optimized)}
         if self.average is not None:
             tensors["average"] = self.average.average
         if self.moving_reference is not None:

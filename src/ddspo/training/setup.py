@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ..environment import describe_environment
 from ..errors import UserError
 from ..families.lora_files import lora_digest
 from ..files import claim_folder, file_fingerprint, require_free_space, write_json, write_text
+from ..memory import checkpoint_bytes
 from ..method_facts import OBJECTIVES, needs_degraded_prompts
 from ..recipe import Recipe
 from .target_models import target_settings
@@ -81,8 +83,7 @@ def start_accelerator(recipe: Recipe, output: Path) -> Accelerator:
 def run_settings(recipe: Recipe, store: PairStore) -> dict[str, Any]:
     """What a run's numbers depend on; a folder with other settings is another run."""
     training = {key: value for key, value in recipe.training.model_dump(mode="json").items() if key not in _FREE}
-    if recipe.training.parameters == "full":
-        training.pop("lora")
+    training.pop("lora" if recipe.training.parameters == "full" else "trained_dtype")
     if OBJECTIVES[recipe.objective.name].across_pairs:
         training["micro_batch_pairs"] = recipe.training.micro_batch_pairs
     return {
@@ -166,23 +167,15 @@ def check_pairs(recipe: Recipe, store: PairStore, family: PipelineFamily) -> Non
         )
 
 
-def checkpoint_bytes(trained_parameters: int, *, averaged: bool) -> int:
-    """Size of one checkpoint: float32 parameters, two moments each, and the average if there is one."""
-    return trained_parameters * 4 * (4 if averaged else 3)
-
-
-def check_disk(recipe: Recipe, trained_parameters: int, output: Path) -> None:
+def check_disk(recipe: Recipe, trained: dict[str, tuple[int, ...]], output: Path) -> None:
     """Refuse before training when checkpoints and result would not fit (one more is written before the oldest goes).
 
     Raises:
         UserError: less is free than needed.
     """
-    averaged = recipe.training.ema_decay is not None
-    each = checkpoint_bytes(trained_parameters, averaged=averaged)
-    if recipe.objective.reference is not None:
-        each += trained_parameters * 4
     held = len(list((output / "checkpoints").glob("step-*")))
-    needed = each * max(recipe.training.keep_checkpoints + 1 - held, 1) + trained_parameters * 4
+    checkpoints = max(recipe.training.keep_checkpoints + 1 - held, 1) * checkpoint_bytes(recipe, trained)
+    needed = checkpoints + 4 * sum(math.prod(shape) for shape in trained.values())
     require_free_space(output, needed, "training")
 
 
