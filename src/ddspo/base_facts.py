@@ -23,6 +23,10 @@ LORA_TARGETS = {"StableDiffusion3Pipeline": _JOINT_ATTENTION, "FluxPipeline": _J
 """what LoRA attaches to by default, as the families say; `_ATTENTION` elsewhere"""
 
 
+_TEXT_TOKENS = {"StableDiffusion3Pipeline": 77 + 256, "SanaPipeline": 300, "FluxPipeline": 512}
+"""tokens that the denoiser is told, where they are not CLIP's 77"""
+
+
 @dataclass(frozen=True)
 class BaseFacts:
     """What costs depend on."""
@@ -42,6 +46,8 @@ class BaseFacts:
     """resolutions of a UNet; 0: a transformer, which has one"""
     patch: int = 1
     """latent pixels per token of a transformer, along a side"""
+    text_numbers: int = 0
+    """numbers in the stored text embedding of one prompt, pooled text not counted"""
 
     @property
     def parameters(self) -> int:
@@ -100,7 +106,14 @@ def read_base_facts(model: Model) -> BaseFacts | None:
         pipeline=pipeline,
         levels=len(config.get("block_out_channels", ())),
         patch=2 if flux else int(config.get("patch_size") or 1),
+        text_numbers=_TEXT_TOKENS.get(pipeline, 77) * _text_width(config),
     )
+
+
+def _text_width(config: dict[str, Any]) -> int:
+    names = ("joint_attention_dim", "caption_channels", "cross_attention_dim")
+    width = next((config[name] for name in names if config.get(name)), 0)
+    return int(width[0] if isinstance(width, list) else width)
 
 
 def _local_folder(model: Model) -> Path | None:

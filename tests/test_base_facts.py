@@ -1,0 +1,43 @@
+"""What the plan says of stored text: with T5 it outweighs the pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddspo.base_facts import read_base_facts
+from ddspo.files import write_json
+from ddspo.plan import make_plan
+from ddspo.recipe import Model, Recipe
+
+
+def base(folder: Path, pipeline: str, denoiser: str, **config: Any) -> str:
+    write_json(folder / "model_index.json", {"_class_name": pipeline})
+    write_json(folder / denoiser / "config.json", {"sample_size": 128, **config})
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "denoiser", "config", "numbers"),
+    [
+        ("StableDiffusionPipeline", "unet", {"cross_attention_dim": 768}, 77 * 768),
+        ("StableDiffusionXLPipeline", "unet", {"cross_attention_dim": [2048] * 3}, 77 * 2048),
+        ("StableDiffusion3Pipeline", "transformer", {"joint_attention_dim": 4096}, 333 * 4096),
+        ("SanaPipeline", "transformer", {"caption_channels": 2304, "cross_attention_dim": 1152}, 300 * 2304),
+        ("FluxPipeline", "transformer", {"joint_attention_dim": 4096}, 512 * 4096),
+    ],
+)
+def test_numbers_per_prompt(tmp_path: Path, pipeline: str, denoiser: str, config: Any, numbers: int) -> None:
+    facts = read_base_facts(Model(base=base(tmp_path, pipeline, denoiser, **config)))
+    assert facts is not None and facts.text_numbers == numbers
+
+
+def test_the_plan_tells_what_text_takes_on_disk(tmp_path: Path) -> None:
+    folder = base(tmp_path, "StableDiffusion3Pipeline", "transformer", joint_attention_dim=4096)
+    told = {"model": {"base": folder, "frozen_dtype": "fp16"}, "pairs": {"count": 200_000}}
+    recipe = Recipe.model_validate(told | {"training": {"max_steps": 10}})
+    assert "text embeddings of up to 40960 prompts: 111.7 GB beside the pairs" in make_plan(recipe).notes
+    noise = Recipe.model_validate(told | {"training": {"max_steps": 10}, "target": {"source": "forward_noise"}})
+    assert "text embeddings of up to 20480 prompts: 55.9 GB beside the pairs" in make_plan(noise).notes
