@@ -118,6 +118,13 @@ def test_winning_and_losing_models_are_in_the_ledger(run: Path) -> None:
     assert costs["winning model of policy"] == 777.0
 
 
+def test_rows_in_several_folders_are_in_the_ledger(run: Path) -> None:
+    cost = {"seconds": 5.0, "network_evaluations": 33.0}
+    write_json(run / "costs.json", {"rows in a": cost, "rows in b": cost, "total": cost})
+    costs = {one.name: one.network_evaluations for one in load_run(run).costs}
+    assert costs["rows in a"] == costs["rows in b"] == 33.0 and "total" not in costs
+
+
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(1)> "quoted" & {{ 7*7 }}'
 
 

@@ -48,14 +48,15 @@ def cast_matrices(network: nn.Module, dtype: str) -> nn.Module:
 @contextlib.contextmanager
 def held_in_float32(network: nn.Module) -> Iterator[None]:
     """Inside the block all parameters are float32, which other libraries expect of saved weights."""
-    low = [(part, part.weight.dtype) for part in _matrices(network) if part.weight.dtype != torch.float32]
+    dtypes = [(part, next(part.parameters()).dtype) for part in _matrices(network)]
+    low = [(part, dtype) for part, dtype in dtypes if dtype != torch.float32]
     try:
         for part, _ in low:
             part.float()
         yield
     finally:
         for part, dtype in low:
-            part.to(dtype)  # type: ignore[call-overload]
+            part.to(dtype)
 
 
 def _matrices(network: nn.Module) -> list[nn.Module]:

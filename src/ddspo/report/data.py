@@ -148,7 +148,9 @@ def _read_costs(data: RunData, baselines: list[str]) -> None:
         _add_cost(data, name, _read_map(path, data, f"No cost of stage '{name}'"))
     if (data.run / "costs.json").exists():  # stored reference rows may lie anywhere
         totals = _read_map(data.run / "costs.json", data, "No costs of stored reference rows")
-        _add_cost(data, "reference rows", totals.get("reference rows") or {})
+        for name, cost in totals.items():
+            if name == "reference rows" or name.startswith("rows in "):
+                _add_cost(data, name, cost if isinstance(cost, dict) else {})
 
 
 def _add_cost(data: RunData, name: str, cost: dict[str, Any]) -> None:
