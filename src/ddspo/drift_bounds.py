@@ -41,12 +41,13 @@ def diagnose(drift: float | None, saturation: float | None, done: float) -> tupl
     if saturation > UNMOVED and done >= 0.5:
         if drift is not None and drift > STILL:
             return "stuck", (
-                f"the loss is still at log 2 though the policy moved {drift:.2g} times the contrast: objective.beta is "
-                "too small to see it; raise it"
+                f"the loss is still where it began (-log sigmoid: log 2) though the policy moved {drift:.2g} times the "
+                "contrast: objective.beta is too small to see it; raise it"
             )
         return (
             "stuck",
-            "the loss is still at log 2, the policy has hardly moved; raise the learning rate, or train longer",
+            "the loss is still where it began (-log sigmoid: log 2), the policy has hardly moved; raise the learning "
+            "rate, or train longer",
         )
     if saturation < SETTLED:
         far = (

@@ -56,13 +56,14 @@ def draw_timesteps(settings: Timesteps, noise_path: NoisePath, uniforms: Tensor)
 def timestep_weight(settings: Timesteps, noise_path: NoisePath, timestep: Tensor) -> Tensor:
     """What a pair's loss is multiplied by, float32 [B].
 
-    none:       1 high_noise: sigma² / (alpha² + sigma²), the share of noise in the variance of x_t (of data with
-    variance 1). Errors of
-            noise predictions, and the margins made of them, are largest near clean; this evens the scales out and
-            favors high noise. Our reading of the timestep-aware training of Rethinking-DPO (arXiv 2505.18736), whose
-            equations we could not check.
-    linear: timestep / largest timestep: t / (T - 1) for variance-preserving models, as in the published SDXL script,
-            and sigma for flow models.
+    none:        1
+    linear:      timestep / largest timestep: t / (T - 1) for variance-preserving models, as in the published SDXL
+                 script, and sigma for flow models
+    high_noise:  sigma² / (alpha² + sigma²), the share of noise in the variance of x_t (of data with variance 1)
+
+    Errors of noise predictions, and the margins made of them, are largest near clean; 'high_noise' evens the scales out
+    and favors high noise. It is our reading of the timestep-aware training of Rethinking-DPO (arXiv 2505.18736), whose
+    equations we could not check.
     """
     if settings.weight == "none":
         return torch.ones_like(timestep, dtype=torch.float32)

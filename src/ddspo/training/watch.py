@@ -1,4 +1,4 @@
-"""Watches every run for 'loss stuck at log 2' and 'loss zero, pictures wrecked', and moves beta when it is automatic.
+"""Watches every run for 'loss stuck' and 'loss zero, pictures wrecked'; with automatic beta it also prices drift.
 
 Everything follows from the rows of metrics.jsonl, which are the same on every process, and the state is in every
 checkpoint: a resumed run decides as the unbroken one does.
