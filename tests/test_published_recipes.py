@@ -87,3 +87,11 @@ def test_what_only_some_have() -> None:
     for name in bundled_recipes():
         if name.startswith(("sdxl", "sd3", "sana")):
             assert (load_recipe(name).model.height_px, load_recipe(name).model.width_px) == (1024, 1024)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_no_published_run_draws_pairs_from_the_demos_prompts(name: str) -> None:
+    """`ddspo align` of a recipe for imported pairs ends in one line, not after hours of drawing tinyscenes."""
+    recipe = load_recipe(name)
+    assert not recipe.prompts.source.startswith("tinyscenes:")
+    assert recipe.evaluation.prompts == "evaluation_prompts.txt"
