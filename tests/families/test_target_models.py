@@ -25,7 +25,7 @@ from helpers.family_cases import CASES, Case
 from helpers.tiny_families import tiny_sd3, tiny_sdxl
 from helpers.tiny_pipelines import tiny_sd
 
-FAMILIES = [case for case in CASES if case.name in ("sd_epsilon", "sd_v_prediction", "sdxl", "sd3", "sana", "flux")]
+FAMILIES = [case for case in CASES if case.name in ("sd_epsilon", "sdxl", "sd3", "sana", "flux")]
 SIDES = ("winning", "losing")
 
 

@@ -260,7 +260,8 @@ def test_the_baselines_train_too(
     row = metrics_of(tmp_path / "run", timing=True)[-1]
     always = {"step", "loss", "gradient_norm", "learning_rate", "pairs_per_second", "network_evaluations", "seconds"}
     margins = {"margin", "accuracy", "saturation", "margin_by_timestep"} if "margin" in present else set()
-    assert row.keys() == always | present | margins
+    by_timestep = {f"{name}_by_timestep" for name in present & {"win_drift", "lose_drift"}}
+    assert row.keys() == always | present | margins | by_timestep
     assert summary.cost["network_evaluations"] == row["network_evaluations"] == 2 * 4 * cost
     assert row["gradient_norm"] > 0
     assert row["pairs_per_second"] == pytest.approx(4 / row["seconds"], rel=0.01)
@@ -289,8 +290,8 @@ def test_numbers_that_are_not_finite_stop_the_run_and_leave_it_resumable(
     def poisoned_step(*args: Any) -> Any:
         step, calls = original(*args), iter(range(1000))
 
-        def poisoned(batch: Any) -> Any:
-            outcome = step(batch)
+        def poisoned(batch: Any, **options: Any) -> Any:
+            outcome = step(batch, **options)
             if next(calls) == 5:  # the second micro batch of step 3
                 outcome.loss.mul_(math.nan)
             return outcome
