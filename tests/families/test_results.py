@@ -16,6 +16,7 @@ from torch import Tensor
 from ddspo import recipe
 from ddspo.errors import UserError
 from ddspo.families.load import load_family
+from ddspo.families.lora import adapter_deltas
 from ddspo.families.lora_files import WEIGHTS_FILE
 from ddspo.families.merge import merge_policy
 from ddspo.families.policy import load_policy
@@ -190,10 +191,26 @@ def test_shards_variant_and_precision_are_kept(sd: Path, tmp_path: Path) -> None
             else:
                 assert torch.equal(after[name], tensor), name
                 untouched += 1
-    assert adapted > 50 and untouched > 50
+    assert adapted == 32 and untouched > 50  # four blocks of two attentions of four matrices
     UNet2DConditionModel.from_pretrained(tmp_path / "merged", subfolder="unet", local_files_only=True)
     expected = load_policy(policy, dtype="fp32").denoiser.state_dict()
     assert any(".lora_A." in name for name in expected)
+
+
+def test_a_tensor_stored_finer_than_the_rest_is_merged_as_fine(sd: Path, tmp_path: Path) -> None:
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    pipeline = plain_pipeline(sd)
+    fine = pipeline.unet.state_dict()[name].clone()
+    pipeline.unet.half()
+    pipeline.save_pretrained(tmp_path / "base")
+    weights = tmp_path / "base" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file(load_file(weights) | {name: fine}, weights, metadata={"format": "pt"})
+    policy = make_policy(tmp_path / "base", tmp_path / "policy")
+    merge_policy(policy, tmp_path / "merged")
+    merged = load_file(tmp_path / "merged" / "unet" / weights.name)[name]
+    delta = adapter_deltas(load_policy(policy).denoiser)[name.replace(".weight", ".base_layer.weight")]
+    assert merged.dtype == torch.float32
+    torch.testing.assert_close(merged, fine + delta, rtol=0, atol=0)
 
 
 def test_merging_is_refused_where_it_makes_no_sense(sd: Path, tmp_path: Path) -> None:

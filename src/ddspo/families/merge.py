@@ -72,6 +72,7 @@ def _write_denoiser(family: PipelineFamily, files: list[Path], target: Path) -> 
     from safetensors.torch import save_file
 
     weights, deltas = dict(family.denoiser.state_dict()), adapter_deltas(family.denoiser)
+    exact = not family.lora  # the file itself holds the base, also what was rounded when it was loaded
     first, *shards = files
     plain = first.name.replace(f".{family.folder.variant}.", ".") if family.folder.variant else first.name
     target.mkdir()
@@ -80,12 +81,12 @@ def _write_denoiser(family: PipelineFamily, files: list[Path], target: Path) -> 
         shutil.copyfile(first, target / plain)
     for source in shards or [first]:
         with safe_open(source, framework="pt") as opened:
-            tensors = {name: _merged(name, opened.get_tensor(name), weights, deltas) for name in opened.keys()}  # noqa: SIM118
+            tensors = {name: _merged(name, opened.get_tensor(name), weights, deltas, exact) for name in opened.keys()}  # noqa: SIM118
             save_file(tensors, target / (source.name if shards else plain), metadata=opened.metadata())
 
 
-def _merged(name: str, stored: Tensor, weights: dict[str, Tensor], deltas: dict[str, Tensor]) -> Tensor:
-    """The tensor to write in place of `stored`."""
+def _merged(name: str, stored: Tensor, weights: dict[str, Tensor], deltas: dict[str, Tensor], exact: bool) -> Tensor:
+    """The tensor to write in place of `stored`, which with `exact` is what the LoRA was trained on."""
     module = name.removesuffix(".weight")
     inner = f"{module}.base_layer.weight"
     bias = re.sub(r"\.bias$", ".base_layer.bias", name)
@@ -96,7 +97,7 @@ def _merged(name: str, stored: Tensor, weights: dict[str, Tensor], deltas: dict[
     if delta is None:
         # What differs from the file without being adapted comes from LoRAs that were merged into the base itself.
         return stored if torch.equal(current.cpu(), stored.to(current.dtype)) else current.cpu().to(stored.dtype)
-    return (current.float() + delta).cpu().to(stored.dtype).contiguous()
+    return ((stored if exact else current).float() + delta).cpu().to(stored.dtype).contiguous()
 
 
 def _stored_dtype(file: Path) -> str:
