@@ -21,8 +21,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, never a torn one. Each process writes to its own temporary name.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         descriptor = os.open(partial, os.O_RDONLY)
         try:
@@ -36,6 +36,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        UserError: a file is in the way, or permission is missing.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror or error}; choose another folder") from error
 
 
 def write_text(path: Path, text: str) -> None:
