@@ -121,9 +121,12 @@ class Protect(Section):
         return self != type(self)()
 
 
-def _published_beta(data: dict[str, Any]) -> float:
-    """What the objective's paper or release uses; 16000, DDSPO's, where there is no beta."""
-    facts = OBJECTIVES.get(data.get("name", ""), OBJECTIVES["preference"])
+def _default_beta(data: dict[str, Any]) -> float | Literal["auto"]:
+    """'auto' where it is defined; elsewhere what the objective's paper or release uses, 16000 where there is no beta."""
+    name = data.get("name", "preference")
+    if name in AUTO_STRENGTH:
+        return "auto"
+    facts = OBJECTIVES.get(name, OBJECTIVES["preference"])
     return 16000.0 if facts.beta is None else facts.beta
 
 
@@ -134,9 +137,10 @@ class Objective(Section):
         "preference", "ipo", "hinge", "dspo", "dmpo", "kto", "mapo", "dppo", "denoising", "guidance_distillation"
     ] = "preference"
     """'preference': -log sigmoid(margin), DDSPO and Diffusion-DPO by target; 'denoising': fine-tuning on the winners"""
-    beta: PositiveNumber | Literal["auto"] = Field(default_factory=_published_beta)
-    """multiplies half the difference of mean squared errors (published for SD 1.x: 16000), but not in 'dspo', 'kto' and
-    'mapo'; left out: the objective's published one"""
+    beta: PositiveNumber | Literal["auto"] = Field(default_factory=_default_beta)
+    """multiplies half the difference of mean squared errors, but not in 'dspo', 'kto' and 'mapo'; left out: 'auto', which
+    measures the signal first (docs/beta.md), and the published number where auto is not defined. Published for DDSPO on
+    SD 1.x: 16000; the published recipes say theirs"""
     auto: AutoBeta = AutoBeta()
     anchor: Price = 0.0
     """price of drift from the reference on both sides, in units of beta/2 where that multiplies errors (not in 'dspo',

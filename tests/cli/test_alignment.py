@@ -68,7 +68,7 @@ def test_the_folder_keeps_the_recipe_and_the_environment(stages: list[str], tmp_
 
 def test_another_run_is_refused_with_the_difference(stages: list[str], tmp_path: Path) -> None:
     align(simple(tmp_path / "run"), say=lambda line: None)
-    with pytest.raises(UserError, match=r"objective\.beta: 16000\.0 there, 5\.0 now"):
+    with pytest.raises(UserError, match=r"objective\.beta: 'auto' there, 5\.0 now"):
         align(simple(tmp_path / "run", objective={"beta": 5}), say=lambda line: None)
     changes = {"training": {"micro_batch_pairs": 4}, "evaluation": {"images_per_prompt": 3}, "baselines": {"dpo": {}}}
     stages.clear()

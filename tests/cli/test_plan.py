@@ -28,6 +28,7 @@ def recipe(base: Path | str, prompt_file: Path, /, **sections: object) -> Recipe
             "checkpoint_every_steps": 1,
             "keep_checkpoints": 2,
         },
+        "objective": {"beta": 16000.0},
         "baselines": {
             "dpo": {"target": {"source": "forward_noise"}},
             "sft": {"objective": {"name": "denoising"}},
