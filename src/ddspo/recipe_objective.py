@@ -122,7 +122,7 @@ class Protect(Section):
 
 
 def _default_beta(data: dict[str, Any]) -> float | Literal["auto"]:
-    """'auto' where it is defined; elsewhere what the objective's paper or release uses, 16000 where there is no beta."""
+    """'auto' where it is defined; elsewhere the published number, and 16000 where there is no beta."""
     name = data.get("name", "preference")
     if name in AUTO_STRENGTH:
         return "auto"
@@ -138,9 +138,9 @@ class Objective(Section):
     ] = "preference"
     """'preference': -log sigmoid(margin), DDSPO and Diffusion-DPO by target; 'denoising': fine-tuning on the winners"""
     beta: PositiveNumber | Literal["auto"] = Field(default_factory=_default_beta)
-    """multiplies half the difference of mean squared errors, but not in 'dspo', 'kto' and 'mapo'; left out: 'auto', which
-    measures the signal first (docs/beta.md), and the published number where auto is not defined. Published for DDSPO on
-    SD 1.x: 16000; the published recipes say theirs"""
+    """multiplies half the difference of mean squared errors, but not in 'dspo', 'kto' and 'mapo'; left out: 'auto',
+    which measures the signal first (docs/beta.md), or the published number where auto is not defined. Published for DDSPO on
+    SD 1.x: 16000; the published recipes name theirs"""
     auto: AutoBeta = AutoBeta()
     anchor: Price = 0.0
     """price of drift from the reference on both sides, in units of beta/2 where that multiplies errors (not in 'dspo',
