@@ -139,8 +139,8 @@ class Objective(Section):
     """'preference': -log sigmoid(margin), DDSPO and Diffusion-DPO by target; 'denoising': fine-tuning on the winners"""
     beta: PositiveNumber | Literal["auto"] = Field(default_factory=_default_beta)
     """multiplies half the difference of mean squared errors, but not in 'dspo', 'kto' and 'mapo'; left out: 'auto',
-    which measures the signal first (docs/beta.md), or the published number where auto is not defined. Published for DDSPO on
-    SD 1.x: 16000; the published recipes name theirs"""
+    which measures the signal first (docs/beta.md), or the published number where auto is not defined. Published for
+    DDSPO on SD 1.x: 16000; the published recipes name theirs"""
     auto: AutoBeta = AutoBeta()
     anchor: Price = 0.0
     """price of drift from the reference on both sides, in units of beta/2 where that multiplies errors (not in 'dspo',

@@ -28,6 +28,18 @@ def test_a_run_that_asks_no_reference_can_be_probed(tmp_path: Path) -> None:
     assert probe(changed(recipe, model={"height_px": 64})).sampling_seconds > 0
 
 
+def test_what_goes_with_target_models_only_can_be_probed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, _ = make_case(tmp_path / "case")
+    dspo = {"name": "dspo", "dspo_reward": "implicit", "beta": 0.001}
+    recipe = Recipe.model_validate(
+        recipe.model_dump()
+        | {"target": {"source": "data_driven"}, "objective": dspo}
+        | {"training": recipe.training.model_dump() | {"caption_dropout": 0.5}}
+    )
+    assert probe(changed(recipe, model={"height_px": 64})).step_seconds > 0
+    assert "warning" not in capsys.readouterr().err, "two steps on random pairs say nothing about a run"
+
+
 @pytest.mark.parametrize("source", ["training_free", "data_driven"])
 def test_a_probe_measures_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     recipe, _ = make_case(tmp_path / "case", checkpoint_every_steps=1)

@@ -104,7 +104,7 @@ def _one_micro_batch(recipe: Recipe, folder: Path) -> Recipe:
     size = recipe.training.micro_batch_pairs
     training = {
         "global_batch_pairs": size,
-        "max_steps": 2,
+        "max_steps": 5,  # two are made, less than half: nothing is said about what was learned
         "preview_every_steps": None,
         "trackers": (),
         "reference_rows": None,
@@ -115,6 +115,9 @@ def _one_micro_batch(recipe: Recipe, folder: Path) -> Recipe:
         data["objective"]["beta"] = 1000.0
     if data["target"]["source"] == "data_driven":
         data["target"] = {"source": "training_free", "error_space": data["target"]["error_space"]}
+        data["training"]["caption_dropout"] = 0.0  # does not go with that target, nor does the implicit reward of dspo
+        if data["objective"]["name"] == "dspo":
+            data["objective"]["dspo_reward"] = "contrast"
     data["training"]["timesteps"] |= {"states": "forward"}
     return Recipe.model_validate(data | {"baselines": {}, "output": folder})
 
