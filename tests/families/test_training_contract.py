@@ -71,7 +71,11 @@ PLAIN: dict[str, Plain] = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+NETWORKS = [case for case in CASES if case.name not in ("sdxl_empty_prompt_is_text", "sd3_without_t5")]
+"""the two left out differ in what is read from a prompt alone, which test_contract compares"""
+
+
+@pytest.fixture(scope="module", params=NETWORKS, ids=lambda case: case.name)
 def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 
