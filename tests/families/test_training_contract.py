@@ -157,7 +157,8 @@ def test_loss_and_gradients_are_those_of_the_plain_arrangement(case: Case, folde
     loss = make_step(settings(source), roles.predict, family.noise_path)(batch).loss
     loss.mean().backward()
     expected, gradients = plain_gradients(folder, family, case, batch, roles.state(), source)
-    assert (loss.detach() - expected).abs().max() <= 1e-5 * (1 + expected.abs().max())
+    # beta / 2 multiplies four float32 errors of size 1, and kernels on CPUs round by where a matrix lies
+    assert (loss.detach() - expected).abs().max() <= 4 * (BETA / 2) * torch.finfo(torch.float32).eps
     ours = roles.trainable_parameters()
     largest = max(gradient.abs().max().item() for gradient in gradients.values())
     assert largest > 1e-4
