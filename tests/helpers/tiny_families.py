@@ -141,7 +141,9 @@ def t5_tokenizer() -> Any:
             initial_alphabet=list(LETTERS),
         ),
     )
-    pieces = [tuple(piece) for piece in json.loads(unigram.to_str())["model"]["vocab"]]
+    made = json.loads(unigram.to_str())["model"]["vocab"]
+    # Training orders equally likely pieces differently in every process; sorted, the same text has the same tokens.
+    pieces = [tuple(piece) for piece in made[:3]] + sorted((piece, round(score, 2)) for piece, score in made[3:])
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
 
 
