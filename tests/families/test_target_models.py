@@ -127,7 +127,7 @@ def test_asking_the_models_between_forward_and_backward_changes_no_gradient(made
 
 def test_margins_and_gradients_equal_the_published_arrangement(made: Made) -> None:
     """Four networks side by side, every prediction on its own, the loss written out."""
-    family, beta = load_family(str(made.base)), 4000.0
+    family = load_family(str(made.base))
     shape, path = family.latent_shape(*made.case.size_px), family.noise_path
     x_0 = WinLose(normal(2, *shape, seed=2), normal(2, *shape, seed=3))
     noise, timestep = normal(2, *shape, seed=4), path.timesteps[torch.tensor([250, 650])]
@@ -137,15 +137,16 @@ def test_margins_and_gradients_equal_the_published_arrangement(made: Made) -> No
     roles.add_target_models(made.models)
     rows = data_driven(PreferenceBatch(x_0, noise, timestep, prompt, prompt), x_t, roles.predict, path)
     policy = WinLose.split(roles.predict("policy", x_t.stacked(), timestep.repeat(2), prompt.repeat(2)))
-    ours = preference_loss(policy, rows.reference, rows.target, beta=beta)
-    ours.loss.mean().backward()
 
     plain, base = make_roles(made, "lora"), load_family(str(made.base))
     models = {side: load_policy(folder) for side, folder in made.models.items()}
+    with torch.no_grad():  # tiny networks differ in scale: at this beta the larger margin is 2, and tolerances bite
+        beta = 2 / plain_ddcpp(plain, base, models, x_t, timestep, prompt, beta=1.0)[1].abs().max().item()
     loss, margins = plain_ddcpp(plain, base, models, x_t, timestep, prompt, beta)
     loss.backward()
+    ours = preference_loss(policy, rows.reference, rows.target, beta=beta)
+    ours.loss.mean().backward()
     torch.testing.assert_close(ours.margin, margins, rtol=2e-3, atol=1e-3)
-    assert margins.abs().max() > 1e-2
     theirs = plain.trainable_parameters()
     for name, parameter in roles.trainable_parameters().items():
         assert parameter.grad is not None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,17 @@ def test_an_interruption_anywhere_changes_no_bit_and_is_not_paid_twice(
     assert resumed.network_evaluations == unbroken.network_evaluations
 
 
+def await_change(folder: Path, child: BaseProcess) -> None:
+    """Return when a file of the folder appears, vanishes or is renamed, or the child has ended."""
+
+    def names() -> list[str]:
+        return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+    before = names()
+    while names() == before and child.is_alive():
+        pass
+
+
 @pytest.mark.slow
 def test_kill_minus_nine_at_any_moment(tmp_path: Path, family: Any, degraded: Path) -> None:
     made = small_recipe(count=12)
@@ -66,7 +79,9 @@ def test_kill_minus_nine_at_any_moment(tmp_path: Path, family: Any, degraded: Pa
             target=build_pairs, args=(made, degraded, folder), kwargs={"family": family}
         )
         child.start()
-        child.join(timeout=moments.uniform(0.02, 0.5))
+        # Counted in what happens in the folder, not in seconds: a fast machine would be done before it is killed.
+        for _ in range(moments.randint(1, 6)):
+            await_change(folder, child)
         child.kill()  # SIGKILL: no handler runs, nothing is flushed
         child.join()
         attempts += 1
