@@ -122,23 +122,25 @@ def train(method: Method, beta: float | str | None, seed: int = 0, steps: int = 
     step, auto = make_step(recipe, roles(policy), PATH), recipe.objective.auto
     choice = choose(method, seed) if beta == "auto" else None
     watch = Watch() if choice is None else Watch(beta=choice.value, yardstick=choice.yardstick)
-    optimizer = torch.optim.Adam(policy.parameters(), LEARNING_RATE)
-    drifts, loss = [], 0.0
+    optimizer = torch.optim.Adam(policy.parameters(), LEARNING_RATE, fused=True)
+    drifts: list[Tensor] = []
+    loss = torch.zeros(())
     for number, batch in enumerate(batches(make_pairs(seed), seed, steps), 1):
         outcome = step(batch, beta=watch.beta, price=watch.price(auto))
+        loss = outcome.loss.mean()
         optimizer.zero_grad()
-        outcome.loss.mean().backward()
+        loss.backward()
         optimizer.step()
-        loss = outcome.loss.mean().item()
         if outcome.win_drift is None or outcome.lose_drift is None:
             continue
-        row = {"win_drift": outcome.win_drift.mean().item(), "lose_drift": outcome.lose_drift.mean().item()}
-        drifts.append(max(row.values()))
-        if choice is not None and "stopped" in watch.see({**row, "step": number}, auto, steps):
-            break
+        drifts.append(torch.stack([outcome.win_drift.mean(), outcome.lose_drift.mean()]))
+        if choice is not None:
+            row = dict(zip(("win_drift", "lose_drift"), drifts[-1].tolist(), strict=True))
+            if "stopped" in watch.see({**row, "step": number}, auto, steps):
+                break
     late = drifts[-max(1, len(drifts) // 5) :]
-    drift = sum(late) / len(late) / contrast(seed) if late else None
-    return Trained(policy, loss, drift, watch.beta if choice is not None else beta)  # type: ignore[arg-type]
+    drift = torch.stack(late).amax(1).mean().item() / contrast(seed) if late else None
+    return Trained(policy, loss.item(), drift, watch.beta if choice is not None else beta)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import pickle
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # examples are no part of the package
 
-from examples.mixture.__main__ import interval, table, without_policies
+from examples.mixture.__main__ import best_betas, interval, over_seeds, table
+from examples.mixture.cells import Cell, Found, carry_out, carry_out_all
 from examples.mixture.figure import Curve, Panel, draw, true_samples
 from examples.mixture.training import METHODS, PAIRS, batches, contrast, make_pairs, roles, train
 from examples.mixture.world import (
@@ -22,6 +25,7 @@ from examples.mixture.world import (
     MODES,
     NOTHING,
     PATH,
+    Measures,
     Policy,
     measure,
     measure_samples,
@@ -114,9 +118,29 @@ def test_figure_and_table_hold_what_they_are_given() -> None:
     assert (
         svg.startswith("<svg") and svg.count('class="dots"') == MODES and "http" not in svg.replace("http://www.w3", "")
     )
-    row = {"method": "DDSPO", "beta": 400.0, "auto": False, "drift": 2.5}
-    row |= {key: interval([0.5, 0.7]) for key in ("mass", "accuracy", "bias", "spread")}
     reach = 12.7062 * math.sqrt(0.02) / math.sqrt(2)
     assert interval([0.5, 0.7]) == pytest.approx({"mean": 0.6, "low": 0.6 - reach, "high": 0.6 + reach}, rel=1e-4)
+    row = over_seeds("DDSPO", False, [found(400.0, judging=0.5, drift=2.0), found(400.0, judging=0.7, drift=3.0)])
+    assert (row["seeds"], row["drift"], row["mass"]["mean"]) == (2, 2.5, pytest.approx(0.6))
     assert "| DDSPO | 400 | 0.600 [" in table(measure_samples(samples, condition), [row])
-    assert without_policies({"a": [{"_policies": 1, "b": 2}]}) == {"a": [{"b": 2}]}
+
+
+def found(beta: float, choosing: float = 0.0, judging: float = 0.0, drift: float | None = None) -> Found:
+    return Found(beta, drift, *(Measures(0.5, mass, 0.1, 1.0) for mass in (choosing, judging)), [])
+
+
+def test_the_samples_that_choose_a_beta_are_not_those_that_judge_it() -> None:
+    def told(cells: list[Cell]) -> dict[Cell, Found]:
+        return {cell: found(cell.beta, choosing=cell.beta == 100, judging=cell.beta == 20) for cell in cells}  # type: ignore[arg-type]
+
+    best, tried = best_betas(["DDSPO", "fine-tuning"], told)
+    assert best == {"DDSPO": 100} and tried["fine-tuning"] == []
+
+
+def test_cells_are_carried_out_once_each_and_cross_from_process_to_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("examples.mixture.cells.train", partial(train, steps=2))
+    cells = [Cell("fine-tuning", None, seed) for seed in (0, 1, 0)]
+    results = carry_out_all(cells, processes=1)
+    assert results == {cell: carry_out(cell) for cell in cells[:2]} and len(results) == 2
+    assert results[cells[0]].judging != results[cells[1]].judging
+    assert pickle.loads(pickle.dumps((carry_out, results))) == (carry_out, results)
