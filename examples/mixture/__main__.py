@@ -28,17 +28,17 @@ from .training import METHODS
 from .world import MODES, Measures, measure, noise_prediction
 
 SHOWN, CURVES = ("Diffusion-DPO", "DSPO", "DDSPO"), ("Diffusion-DPO", "DDSPO")
-MEASURED = ("mass", "accuracy", "bias", "spread")
+MEASURED = ("frechet", "mass", "accuracy", "bias", "spread")
 
 CarryOut = Callable[[list[Cell]], dict[Cell, Found]]
 
 
 def best_betas(names: list[str], carry_out: CarryOut) -> tuple[dict[str, float | None], dict[str, list[Found]]]:
-    """(best beta of each by mass, all that was tried), one seed, on samples of their own."""
+    """(best beta of each by Fréchet distance, all that was tried), one seed, on samples of their own."""
     cells = {name: [Cell(name, beta) for beta in METHODS[name].betas] for name in names}
     found = carry_out([cell for tried in cells.values() for cell in tried])
     tried = {name: [found[cell] for cell in cells[name]] for name in names}
-    best = {name: max(rows, key=lambda row: row.choosing.mass).beta for name, rows in tried.items() if rows}
+    best = {name: min(rows, key=lambda row: row.choosing.frechet).beta for name, rows in tried.items() if rows}
     return best, tried
 
 
@@ -74,8 +74,8 @@ def table(reference: Measures, rows: list[dict[str, Any]]) -> str:
         return f"{value['mean']:.3f}{spread}"
 
     lines = [
-        "| method | beta | mass within 3 deviations | accuracy | mode bias | spread | drift / contrast |",
-        "|" + "---|" * 7,
+        "| method | beta | Fréchet distance | mass | accuracy | mode bias | spread | drift / contrast |",
+        "|" + "---|" * 8,
     ]
     plain = asdict(reference)
     lines.append("| reference | | " + " | ".join(f"{plain[field]:.3f}" for field in MEASURED) + " | |")
@@ -89,7 +89,7 @@ def table(reference: Measures, rows: list[dict[str, Any]]) -> str:
 
 def panel(title: str, samples: Dots, measures: Measures) -> Panel:
     """Samples of a policy or of the reference."""
-    note = f"accuracy {measures.accuracy:.2f}, mass {measures.mass:.2f}"
+    note = f"mass {measures.mass:.2f}, spread {measures.spread:.2f}, distance {measures.frechet:.1f}"
     return Panel(title, note, torch.tensor(samples), torch.arange(DOTS) % MODES)
 
 

@@ -171,18 +171,19 @@ def _method(
 
 
 _SWEEP = (5.0, 20.0, 100.0, 400.0, 1600.0, 6400.0)
+_LOW_SWEEP = (1.0, 5.0, 20.0, 100.0, 400.0, 1600.0)
 METHODS: dict[str, Method] = {
     "Diffusion-DPO": _method("preference", "forward_noise", _SWEEP, 400.0, auto=True),
     "DDSPO": _method("preference", "training_free", _SWEEP, 1600.0, auto=True),
-    "DDSPO, anchored": _method("preference", "training_free", _SWEEP, 1600.0, auto=True, anchor=0.1),
-    "IPO": _method("ipo", "training_free", _SWEEP, 400.0, auto=True),
+    "DDSPO, anchored": _method("preference", "training_free", _LOW_SWEEP, 5.0, auto=True, anchor=0.1),
+    "IPO": _method("ipo", "training_free", _LOW_SWEEP, 5.0, auto=True),
     "hinge": _method("hinge", "training_free", _SWEEP, 1600.0, auto=True),
     "DMPO": _method("dmpo", "training_free", _SWEEP, 1600.0, auto=True),
-    "Diffusion-KTO": _method("kto", "forward_noise", _SWEEP, 400.0, auto=True),
-    "DPPO": _method("dppo", "training_free", _SWEEP, 1600.0, dppo_conservativeness=0.5),
-    "DSPO": _method("dspo", "forward_noise", (0.01, 0.1, 1.0, 10.0), 1.0),
-    "DSPO, contrastive": _method("dspo", "training_free", (0.001, 1.0, 100.0), 1.0, dspo_reward="contrast"),
-    "MaPO": _method("mapo", "forward_noise", (0.01, 0.1, 1.0), 0.1),
+    "Diffusion-KTO": _method("kto", "forward_noise", _LOW_SWEEP, 20.0, auto=True),
+    "DPPO": _method("dppo", "training_free", _LOW_SWEEP, 5.0, dppo_conservativeness=0.5),
+    "DSPO": _method("dspo", "forward_noise", (0.01, 0.1, 1.0, 10.0), 10.0),
+    "DSPO, contrastive": _method("dspo", "training_free", (0.001, 1.0, 100.0), 0.001, dspo_reward="contrast"),
+    "MaPO": _method("mapo", "forward_noise", (0.01, 0.1, 1.0, 10.0), 1.0),
     "guidance distillation": _method("guidance_distillation", "guidance"),
     "fine-tuning": _method("denoising", "forward_noise"),
 }

@@ -67,6 +67,10 @@ def test_measures_of_samples_that_are_known() -> None:
     condition = torch.arange(800) % MODES
     shifted = measure_samples(CENTERS[condition] + torch.tensor([4 * DEVIATION, 0.0]) * 0.5, condition)
     assert shifted.bias == pytest.approx(2) and shifted.spread == pytest.approx(0, abs=1e-6)
+    # Of a point and a normal: |m|² + 2 DEVIATION², in deviations.
+    assert shifted.frechet == pytest.approx(math.sqrt(2**2 + 2), rel=1e-5) and perfect.frechet < 0.1
+    stretched = CENTERS[condition] + torch.tensor([3.0, 1.0]) * (true_samples(800)[0] - CENTERS[condition])
+    assert measure_samples(stretched, condition).frechet == pytest.approx(3 - 1, rel=0.1)
     lost = measure_samples(torch.full((800, 2), math.nan), condition)
     assert lost.mass == 0
 
@@ -122,11 +126,11 @@ def test_figure_and_table_hold_what_they_are_given() -> None:
     assert interval([0.5, 0.7]) == pytest.approx({"mean": 0.6, "low": 0.6 - reach, "high": 0.6 + reach}, rel=1e-4)
     row = over_seeds("DDSPO", False, [found(400.0, judging=0.5, drift=2.0), found(400.0, judging=0.7, drift=3.0)])
     assert (row["seeds"], row["drift"], row["mass"]["mean"]) == (2, 2.5, pytest.approx(0.6))
-    assert "| DDSPO | 400 | 0.600 [" in table(measure_samples(samples, condition), [row])
+    assert "| DDSPO | 400 | 0.400 [" in table(measure_samples(samples, condition), [row])
 
 
 def found(beta: float, choosing: float = 0.0, judging: float = 0.0, drift: float | None = None) -> Found:
-    return Found(beta, drift, *(Measures(0.5, mass, 0.1, 1.0) for mass in (choosing, judging)), [])
+    return Found(beta, drift, *(Measures(0.5, mass, 0.1, 1.0, 1 - mass) for mass in (choosing, judging)), [])
 
 
 def test_the_samples_that_choose_a_beta_are_not_those_that_judge_it() -> None:
