@@ -67,7 +67,7 @@ def test_overrides_apply_in_order_and_reach_nested_fields(tmp_path: Path) -> Non
         [
             "training.max_steps=7",
             "training.max_steps=9",
-            "evaluation.scorers=[a, b]",
+            "evaluation.scorers=[clip_score:there, pickscore]",
             "training.ema_decay=null",
             "prompts.source=a=b.txt",
             "training.lora.targets=[to_q]",
@@ -76,7 +76,7 @@ def test_overrides_apply_in_order_and_reach_nested_fields(tmp_path: Path) -> Non
         output=tmp_path / "run",
     )
     assert recipe.training.max_steps == 9
-    assert recipe.evaluation.scorers == ("a", "b")
+    assert recipe.evaluation.scorers == ("clip_score:there", "pickscore")
     assert recipe.training.ema_decay is None
     assert recipe.prompts.source == "a=b.txt"
     assert recipe.training.lora.targets == ("to_q",)
@@ -130,8 +130,17 @@ def test_baseline_takes_from_the_main_run_what_it_leaves_out(tmp_path: Path) -> 
         ("zzz: 1", "zzz: unknown key; a recipe has name, seed"),
         ("pairs: {zzz: 1}", "pairs.zzz: unknown key; pairs has count, sampling, pairs_per_shard"),
         ("baselines: {a: {training: {maxsteps: 1}}}", "did you mean baselines.a.training.max_steps?"),
-        ("training: {max_steps: many}", "training.max_steps: expected integer"),
-        ("training: {max_steps: 0}", "training.max_steps: expected greater than 0; found 0"),
+        ("training: {max_steps: many}", "training.max_steps: expected a whole number; found 'many'"),
+        ("training: {max_steps: 0}", "training.max_steps: expected a number greater than 0; found 0"),
+        ("objective: {beta: fast}", "objective.beta: expected a number or 'auto'; found 'fast'"),
+        ("objective: {beta: -3}", "objective.beta: expected a number greater than 0 or 'auto'; found -3"),
+        ("baselines: {a: {objective: {beta: x}}}", "baselines.a.objective.beta: expected a number or 'auto'; found"),
+        ("baselines: {a: {training: {max_steps: x}}}", "baselines.a.training.max_steps: expected a whole number"),
+        ("training: {compile: maybe}", "training.compile: expected true or false; found 'maybe'"),
+        ("evaluation: {scorers: tinyscenes}", "evaluation.scorers: expected a list, such as [a, b]"),
+        ("evaluation: {scorers: [clipscore]}", "evaluation.scorers: there is no 'clipscore'; did you mean 'clip_s"),
+        ("evaluation: {set_metrics: [fid]}", "evaluation.set_metrics: there is no 'fid'; there are frechet, incep"),
+        ("training: {optimizer: {adam_betas: [1, 1, 1]}}", "adam_betas: expected at most 2 values; found [1, 1, 1]"),
         ("training: [1]", "training: expected a section with keys, found [1]"),
         (
             "target: {source: ddspo}",

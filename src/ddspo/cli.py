@@ -21,6 +21,7 @@ from .cli_base import (
     print_plan,
     read_recipe,
 )
+from .errors import UserError
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -30,20 +31,22 @@ def _align(recipe: Recipe, dry_run: bool, probe: bool = False) -> None:
     if dry_run or probe:
         return print_plan(recipe, probe=probe)
     from .alignment import align, headline
+    from .evaluation.evaluate import check_evaluation
 
+    check_evaluation(recipe)  # the last stage: a mistake there must not wait until everything is trained
     report = align(recipe, say=lambda line: print(line, flush=True))
     print(headline(report.with_name("summary.json")))
     print(f"report: {report.resolve()}")
 
 
-@app.command()
+@app.command(short_help="all of it on the embedded model; minutes on two CPU cores")
 @plainly
 def demo(overrides: SetOption = None, output: OutputOption = None, dry_run: DryRunOption = False) -> None:
-    """Align the embedded model (tinyscenes) and open the road with a report; minutes on two CPU cores."""
+    """Align the embedded model (tinyscenes) and write a report; minutes on two CPU cores."""
     _align(read_recipe("tinyscenes", overrides, output), dry_run)
 
 
-@app.command()
+@app.command(short_help="all of it from one recipe, up to the report")
 @plainly
 def align(
     recipe: RecipeArgument,
@@ -56,7 +59,7 @@ def align(
     _align(read_recipe(recipe, overrides, output), dry_run, probe)
 
 
-@app.command()
+@app.command(short_help="prompts -> degraded.jsonl")
 @plainly
 def degrade(
     recipe: RecipeArgument,
@@ -84,7 +87,7 @@ def degrade(
         print(said)
 
 
-@app.command()
+@app.command(short_help="degraded.jsonl -> pairs/: both sides of every pair")
 @plainly
 def pairs(
     recipe: RecipeArgument,
@@ -104,7 +107,7 @@ def pairs(
     print(pairs_stage(settings, open_run(settings), degraded))
 
 
-@app.command()
+@app.command(short_help="pairs/ -> targets/: models for data-driven targets")
 @plainly
 def targets(
     recipe: RecipeArgument,
@@ -122,7 +125,7 @@ def targets(
     print(targets_stage(settings, open_run(settings), pairs))
 
 
-@app.command()
+@app.command(short_help="pairs/ -> policy_run/policy, or one baseline")
 @plainly
 def train(
     recipe: RecipeArgument,
@@ -144,7 +147,7 @@ def train(
     print(train_stage(settings, open_run(settings), baseline, pairs))
 
 
-@app.command()
+@app.command(short_help="policies -> scores/: same prompts and seeds for all")
 @plainly
 def evaluate(
     recipe: RecipeArgument, overrides: SetOption = None, output: OutputOption = None, dry_run: DryRunOption = False
@@ -159,7 +162,7 @@ def evaluate(
     print(evaluate_stage(settings, open_run(settings)))
 
 
-@app.command()
+@app.command(short_help="a run folder -> report.html and summary.json")
 @plainly
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder, or the recipe that made one")],
@@ -168,6 +171,10 @@ def report(
     dry_run: DryRunOption = False,
 ) -> None:
     """a run folder -> report.html and summary.json."""
+    from .recipe_file import bundled_recipes
+
+    if output is None and not Path(run).exists() and run not in bundled_recipes():
+        raise UserError(f"{run} does not exist; give the run folder that `ddspo align` made, such as runs/demo")
     folder = Path(run) if Path(run).is_dir() and output is None else read_recipe(run, overrides, output).output
     if dry_run:
         return typer.echo(f"would write {folder / 'report.html'} and {folder / 'summary.json'}; no network evaluations")

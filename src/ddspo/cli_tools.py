@@ -13,7 +13,7 @@ import typer
 from .cli_base import DryRunOption, OutputOption, SetOption, app, plainly, read_recipe
 
 
-@app.command()
+@app.command(short_help="methods x values x seeds -> comparison.html")
 @plainly
 def compare(
     matrix: Annotated[Path, typer.Argument(metavar="MATRIX", help="a YAML file of methods, values and seeds")],
@@ -40,7 +40,7 @@ def compare(
     print(f"page: {page.resolve()}")
 
 
-@app.command(name="import")
+@app.command(name="import", short_help="human preferences -> pairs/")
 @plainly
 def import_(
     source: Annotated[
@@ -58,8 +58,12 @@ def import_(
     overrides: SetOption = None,
     files: Annotated[str, typer.Option(metavar="PATTERN", help="which files of a folder or data set")] = "**/*.parquet",
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="look at the first N rows only")] = None,
-    max_aspect: Annotated[float, typer.Option(min=1, help="of a bucket, long side over short; 1: one size")] = 2.0,
-    max_upscale: Annotated[float, typer.Option(min=1, help="leave out pictures that would grow by more")] = 2.0,
+    max_aspect: Annotated[
+        float, typer.Option(metavar="RATIO", min=1, help="of a bucket, long side over short; 1: one size")
+    ] = 2.0,
+    max_upscale: Annotated[
+        float, typer.Option(metavar="FACTOR", min=1, help="leave out pictures that would grow by more")
+    ] = 2.0,
     flip: Annotated[
         bool, typer.Option("--flip", help="mirror half of the pairs; captions of sides turn wrong")
     ] = False,
@@ -90,7 +94,7 @@ def import_(
     print(import_pairs(source, pairs, read_recipe(recipe, overrides, None), settings))
 
 
-@app.command()
+@app.command(short_help="a LoRA policy -> a complete pipeline folder")
 @plainly
 def merge(
     policy: Annotated[Path, typer.Argument(metavar="POLICY", help="a run folder, or the 'policy' folder of one")],
@@ -112,7 +116,7 @@ def merge(
     print(merge_policy(found, output, base=base))
 
 
-@app.command()
+@app.command(short_help="a policy -> the Hugging Face hub, with its card")
 @plainly
 def push(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder, or a pipeline or policy folder of ddspo")],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -88,32 +89,64 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+#: how a kind of mistake begins in pydantic's words -> what was expected, in ours
+_EXPECTED = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "bool_": "true or false",
+    "tuple_": "a list, such as [a, b]",
+    "path_": "a path in quotes",
+}
+_BOUNDS = ("greater_than", "less_than", "finite_number")
+
+
 def describe_validation_error(error: ValidationError, model: type[BaseModel]) -> str:
     """The first mistake in one line, 'training.optimiser: unknown key; did you mean training.optimizer?'.
 
     Unknown keys come first, because a misspelt key is often the cause of the rest; further mistakes are counted.
     """
     found = [mistake for mistake in error.errors() if mistake["type"] != "default_factory_not_called"]  # a consequence
-    mistakes = sorted(found, key=lambda mistake: mistake["type"] != "extra_forbidden")
-    text = _describe(mistakes[0], model)
-    return text if len(mistakes) == 1 else f"{text} (and {len(mistakes) - 1} more)"
+    groups: dict[tuple[int | str, ...], list[Any]] = {}
+    for mistake in sorted(found, key=lambda mistake: mistake["type"] != "extra_forbidden"):
+        groups.setdefault(_place(mistake["loc"], model), []).append(mistake)
+    (place, mistakes), more = next(iter(groups.items())), len(groups) - 1
+    text = _describe(place, mistakes, model)
+    return text if not more else f"{text} (and {more} more)"
 
 
-def _describe(mistake: Any, model: type[BaseModel]) -> str:
-    location = [str(part) for part in mistake["loc"]]
-    path = ".".join(location)
-    kind, value = mistake["type"], mistake["input"]
+def _place(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
+    """Where a mistake is. Of a field that takes one of several kinds, pydantic adds the kind; it is taken off."""
+    section = _section(model, [str(part) for part in location[:-2]]) if len(location) > 1 else None
+    field = section.model_fields.get(str(location[-2])) if section else None
+    if field is None or get_origin(field.annotation) not in (Union, UnionType) or _model_in(field.annotation):
+        return location
+    return location[:-1]
+
+
+def _describe(place: tuple[int | str, ...], mistakes: list[Any], model: type[BaseModel]) -> str:
+    location, path = [str(part) for part in place], ".".join(map(str, place))
+    kind, value = mistakes[0]["type"], mistakes[0]["input"]
     if kind == "extra_forbidden":
         return _unknown_key(location, model)
     if kind == "value_error":
-        message = str(mistake["ctx"]["error"])
+        message = str(mistakes[0]["ctx"]["error"])
         return f"{path}: {message}" if path else message
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return f"{path}: expected a section with keys, found {value!r}"
     if kind == "string_type" and isinstance(value, (int, float)):
         return f"{path}: expected text, found the number {value!r}; put it in quotes"
-    message = mistake["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{path}: expected {message[0].lower()}{message[1:]}; found {value!r}"
+    return f"{path}: expected {' or '.join(dict.fromkeys(map(_expected, mistakes)))}; found {value!r}"
+
+
+def _expected(mistake: Any) -> str:
+    kind, message = mistake["type"], mistake["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    if kind.startswith(_BOUNDS):
+        return "a finite number" if kind == "finite_number" else f"a number {message}"
+    if kind in ("too_long", "too_short"):
+        bound = mistake["ctx"].get("max_length", mistake["ctx"].get("min_length"))
+        return f"at {'most' if kind == 'too_long' else 'least'} {bound} values"
+    words = next((words for start, words in _EXPECTED.items() if kind.startswith(start)), message)
+    return f"{words[0].lower()}{words[1:]}"
 
 
 def _unknown_key(location: list[str], model: type[BaseModel]) -> str:
@@ -125,7 +158,7 @@ def _unknown_key(location: list[str], model: type[BaseModel]) -> str:
     paths = field_paths(model)
     if elsewhere := [known for known in paths if known.rpartition(".")[2] == location[-1]]:
         return f"{path}: unknown key; did you mean {' or '.join(elsewhere[:3])}?"
-    where = f"{'.'.join(location[:-1])} has" if len(location) > 1 else "a recipe has"
+    where = f"{'.'.join(location[:-1])} has" if len(location) > 1 else f"a {model.__name__.lower()} has"
     return f"{path}: unknown key; {where} {', '.join(siblings)}"
 
 

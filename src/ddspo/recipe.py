@@ -15,6 +15,8 @@ from .method_facts import unfit, unstorable
 from .recipe_base import Fraction, Positive, Section
 from .recipe_degradation import Degradation as Degradation
 from .recipe_degradation import LanguageModel as LanguageModel
+from .recipe_evaluation import Evaluation as Evaluation
+from .recipe_evaluation import Sampling as Sampling
 from .recipe_objective import AutoBeta as AutoBeta
 from .recipe_objective import MovingReference as MovingReference
 from .recipe_objective import Objective as Objective
@@ -56,18 +58,6 @@ class Prompts(Section):
     """the field that holds the prompt, in formats that have fields"""
     limit: Positive | None = None
     """use this many unique prompts, drawn from the run seed; None: all"""
-
-
-class Sampling(Section):
-    """How pictures are drawn."""
-
-    sampler: Literal["default", "ddim", "euler", "dpm++"] = "default"
-    """'default' is the checkpoint's own scheduler"""
-    steps: Positive = 25
-    guidance_scale: Annotated[float, Field(ge=1)] = 7.5
-    """diffusers' meaning; 1 switches guidance off"""
-    batch_images: Positive = 64
-    """pictures drawn at once"""
 
 
 class Pairs(Section):
@@ -182,31 +172,6 @@ class Baseline(Section):
     target: Target | None = None
     objective: Objective | None = None
     training: Training | None = None
-
-
-class Evaluation(Section):
-    """How reference and policy are compared: same prompts, same seeds."""
-
-    prompts: str = "tinyscenes:heldout"
-    """a prompt file, or 'tinyscenes:heldout'"""
-    column: str = "prompt"
-    limit: Positive | None = None
-    images_per_prompt: Positive = 1
-    sampling: Sampling = Sampling()
-    scorers: tuple[str, ...] = ("tinyscenes",)
-    """per-image scorers"""
-    set_metrics: tuple[str, ...] = ("frechet", "inception_score")
-    """scores of whole sets of pictures; they need a feature network (tinyscenes has one)"""
-    negative_prompt_baseline: bool = False
-    """also the reference guided away from each prompt's degraded prompt, untrained; as 'negative_prompt'"""
-    bootstrap_samples: Positive = 10_000
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-
-    @model_validator(mode="after")
-    def _guided(self) -> Evaluation:
-        if self.negative_prompt_baseline and self.sampling.guidance_scale == 1:
-            raise ValueError("negative_prompt_baseline needs guidance; set sampling.guidance_scale above 1")
-        return self
 
 
 class Recipe(Section):

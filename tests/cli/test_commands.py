@@ -77,6 +77,7 @@ def test_help_names_every_verb_within_a_second() -> None:
     assert min(seconds) < 1, seconds
     for verb in VERBS:
         assert f"\n  {verb} " in result.stdout
+    assert "..." not in result.stdout.partition("Commands:")[2], "a verb's line in the list is cut off"
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
@@ -144,6 +145,8 @@ def test_dry_run_shows_overrides_and_costs(base: Path, tmp_path: Path) -> None:
         (["degrade", "tinyscenes", "--output", "run", "--set", "prompts.source=gone.txt"], "gone.txt"),
         (["degrade", "tinyscenes", "--output", "run", "--set", "prompts.source=blank.txt"], "blank.txt"),
         (["report", "base"], "base"),
+        (["report", "runs/gone"], "runs/gone does not exist; give the run folder"),
+        (["demo", "--output", "run", "--set", "evaluation.prompts=gone.txt"], "evaluation.prompts: gone.txt"),
         (["align", "tinyscenes", "--dry-run", "--set", "model.base=vae_only"], "model.base: "),
         (
             ["align", "tinyscenes", "--dry-run", "--set", "model.base=/no/where"],

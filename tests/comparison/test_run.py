@@ -20,6 +20,7 @@ from ddspo.comparison.plan import plan_text
 from ddspo.comparison.run import compare, open_comparison
 from ddspo.errors import UserError
 from ddspo.pairs import store
+from ddspo.report.comparison import build_comparison_page
 
 PROMPTS = 40
 GAINS = {"ddspo-200": 0.1, "ddspo-1000": 0.3, "ddspo-auto": 0.2, "sft": -0.1, "reference": 0.0}
@@ -159,6 +160,19 @@ def test_the_page_is_self_contained_and_escapes(asked: list[str], tmp_path: Path
     assert "| ddspo | 1000 |" in (tmp_path / "out" / "comparison.md").read_text()
 
 
+def test_only_win_rates_whose_interval_leaves_out_one_half_are_bold(asked: list[str], tmp_path: Path) -> None:
+    source = compare(*load_matrix(write(tmp_path)), say=lambda _: None).with_suffix(".json")
+    data = json.loads(source.read_text())
+    for row in data["win_rate"]["rows"]:
+        for cell in filter(None, row):
+            cell.update(mean=0.55, low=0.4, high=0.7)
+    data["win_rate"]["rows"][0][1].update(mean=0.7, low=0.6, high=0.8)
+    source.write_text(json.dumps(data))
+    page = build_comparison_page(source).read_text(encoding="utf-8")
+    assert re.findall(r'<td class="([^"]*)" style="--w', page).count("win clear") == 1
+    assert page.count('<td class="win" style') == 11
+
+
 def test_several_ways_to_judge_have_a_page_each(asked: list[str], tmp_path: Path) -> None:
     heldout = {"plain": {}, "guided": {"sampling": {"guidance_scale": 4.0}}}
     page = compare(*load_matrix(write(tmp_path, heldout=heldout)), say=lambda _: None)
@@ -172,6 +186,16 @@ def test_prompts_that_choose_must_not_judge(tmp_path: Path) -> None:
     path = write(tmp_path, validation={"prompts": "tinyscenes:heldout", "limit": 5})
     with pytest.raises(UserError, match="5 of 5 prompts are in heldout as well"):
         open_comparison(*load_matrix(path))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("start", [open_comparison, plan_text])
+def test_final_prompts_that_are_not_there_are_missed_before_any_work(
+    tmp_path: Path, start: Callable[..., object]
+) -> None:
+    path = write(tmp_path, heldout={"plain": {}, "other": {"prompts": "gone.txt"}}, validation={}, methods={"sft": {}})
+    with pytest.raises(UserError, match="^evaluation.prompts: gone.txt does not exist"):
+        start(*load_matrix(path))
     assert not (tmp_path / "out").exists()
 
 

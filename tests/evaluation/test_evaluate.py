@@ -14,7 +14,7 @@ import torch
 from ddspo.errors import UserError
 from ddspo.evaluation import evaluate as stage
 from ddspo.evaluation import features, work
-from ddspo.evaluation.evaluate import evaluate
+from ddspo.evaluation.evaluate import check_evaluation, evaluate
 from ddspo.evaluation.pictures import read_pngs
 from ddspo.families.load import load_family
 from ddspo.families.roles import Roles
@@ -256,7 +256,7 @@ def test_a_denoiser_that_training_changed_is_not_taken_for_the_reference(
 def test_prompts_of_other_worlds(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No categories, no features: both are left out, and the report is told why."""
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n" + "a very long prompt " * 40)
-    recipe = _recipe(home, prompts=str(tmp_path / "prompts.txt"), scorers=["brightness"])
+    recipe = _recipe(home, prompts=str(tmp_path / "prompts.txt"), scorers=["pickscore"])
     monkeypatch.setattr(stage, "load_scorer", lambda choice, device: _Brightness())
     found = evaluate(recipe, {"bold": home / "bold"}, tmp_path / "scores").results
     assert found["categories"] == {} and found["models"]["bold"]["category_differences"] == {}
@@ -285,10 +285,11 @@ def test_bad_input(home: Path, tmp_path: Path) -> None:
             evaluate(recipe, {name: home / "idle"}, tmp_path / "scores")
     with pytest.raises(UserError, match="no policy of ddspo"):
         evaluate(recipe, {"p": tmp_path}, tmp_path / "scores")
-    with pytest.raises(UserError, match=r"there is no 'fid'; there are frechet, inception_score"):
-        evaluate(_recipe(home, set_metrics=["fid"]), {}, tmp_path / "scores")
     with pytest.raises(UserError, match="scorers is empty"):
         evaluate(_recipe(home, scorers=[]), {}, tmp_path / "scores")
+    with pytest.raises(UserError, match="gone.txt does not exist"):
+        check_evaluation(_recipe(home, prompts="gone.txt"))
+    check_evaluation(recipe)
     assert not (tmp_path / "scores").exists()
     tiny_sd(tmp_path, scheduler="ddim", seed=9).rename(tmp_path / "other")
     foreign = _policy(tmp_path / "other", tmp_path / "foreign", 0.0)

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from ddspo.report.axes import Scale, duration, linear_ticks, log_ticks, number, tick_label
-from ddspo.report.charts import smooth, thin
+from ddspo.report.charts import LineChart, Series, smooth, thin
 from ddspo.report.data import RunData
-from ddspo.report.forest import Interval
+from ddspo.report.forest import ForestRow, Interval
 from ddspo.report.health import judge_health
 from ddspo.report.pairing import Comparison, Shot, choose, compare, one_each
-from ddspo.report.verdict import Unit, judge_run, unit_of
+from ddspo.report.ruler import MOST_ROWS, ruler
+from ddspo.report.unit import Unit, unit_of
+from ddspo.report.verdict import judge_run
 from helpers.fake_run import metric_rows
 
 
@@ -97,6 +99,42 @@ def test_a_gain_bought_with_worse_pictures_is_told() -> None:
 def test_an_interval_that_only_touches_zero_is_no_difference() -> None:
     assert Interval(0.05, 0.0, 0.1).direction == 0
     assert Interval(0.05, None, 0.1).direction == 0
+
+
+@pytest.mark.parametrize(("p_value", "word"), [(1.0, "No clear difference"), (0.002, "Better")])
+def test_prompts_that_all_changed_alike_are_certain_only_when_there_are_enough(p_value: float, word: str) -> None:
+    data = _evaluated(0.5, 0.5, 0.5)
+    data.models["policy"]["difference"]["p_value"] = p_value
+    assert judge_run(data, unit_of(data)).word == word
+
+
+def test_one_prompt_that_got_worse_is_no_category_that_got_worse() -> None:
+    data = _evaluated(0.05, 0.01, 0.09)
+    data.evaluation["categories"] = {"color": 399, "complex": 1}
+    data.models["policy"]["category_differences"] = {
+        "color": {"mean": -0.2, "low": -0.3, "high": -0.1, "p_value": 0.01},
+        "complex": {"mean": -1.0, "low": -1.0, "high": -1.0, "p_value": 1.0},
+    }
+    verdict = judge_run(data, unit_of(data))
+    assert "Clearly worse in color." in verdict.caveats
+    assert [row.difference for row in verdict.rows][-1] == "−100.0 [no interval]" and verdict.rows[-1].direction == 0
+
+
+def test_the_ruler_shows_policy_and_baselines_on_one_scale() -> None:
+    rows = [ForestRow(f"run <{i}>", Interval(0.01 * i, -0.02, 0.1), strong=i == 0) for i in range(MOST_ROWS + 2)]
+    rows[1] = ForestRow("alone", Interval(0.05, None, None), tone="baseline-1")
+    svg = ruler(rows, tick=str, show=lambda interval: f"{interval.mean:g}")
+    assert svg.count('class="band ') == MOST_ROWS - 1 and svg.count("<circle") == MOST_ROWS
+    assert "run &lt;0&gt;: 0;" in svg and "run <" not in svg and "alone: 0.05" in svg
+    assert "better →" in svg and "better →" not in ruler(rows, tick=str, show=str, higher_is_better=False)
+
+
+def test_the_sick_range_of_a_curve_is_shaded_only_where_it_is_in_view() -> None:
+    def shaded(high: float) -> bool:
+        line = Series("policy", "policy", [(1.0, 0.1), (2.0, high)])
+        return 'class="sick"' in LineChart("k", "t", "", [line], log=True, sick=(10.0, float("inf"))).svg()
+
+    assert shaded(30.0) and not shaded(3.0)
 
 
 def test_health_tells_a_sick_run_from_a_healthy_one() -> None:

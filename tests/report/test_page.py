@@ -14,7 +14,8 @@ from PIL import Image
 from ddspo.errors import UserError
 from ddspo.files import read_jsonl, write_json, write_jsonl, write_text
 from ddspo.report import build_report
-from ddspo.report.data import load_run
+from ddspo.report.build import asset
+from ddspo.report.data import RunData, load_run
 from ddspo.report.pictures import embed, inside
 from helpers.fake_run import make_run
 
@@ -216,6 +217,15 @@ def test_a_torn_last_line_of_metrics_is_left_out(run: Path) -> None:
         file.write('{"step": 61, "lo')
     text = _page(run).text
     assert "the 60 rows before it are shown" in text and "All 60 steps are finite" in text
+
+
+def test_every_baseline_has_a_color_of_the_style_sheet() -> None:
+    style = asset("report.css")
+    data = RunData(Path("run"), metrics={f"b{number}": [] for number in range(9)})
+    for tone in set(data.tones.values()):
+        assert f"--{tone}:" in style and f".bar.{tone}" in style, tone
+        assert tone == "reference" or f".line.{tone}" in style, tone
+    assert len({data.tones[f"b{number}"] for number in range(5)}) == 5
 
 
 def test_no_run_is_a_user_error(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from ddspo.report.curves import drift_profiles
 from ddspo.report.data import load_run
 from ddspo.report.health import judge_health
 from ddspo.report.told import early_end, own_words
-from ddspo.report.verdict import judge_run, unit_of
+from ddspo.report.unit import unit_of
+from ddspo.report.verdict import judge_run
 from helpers.fake_run import make_run, metric_rows
 
 REASON = "beta 216 = strength 4 / 0.0185, where 0.0185 is the signal."

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..base_facts import read_base_facts
+from ..evaluation.prompts import evaluation_prompts
 from ..memory import kept_bytes, trained_shapes
 from ..plan import PICTURE_COMPRESSION, make_plan, picture_cost
-from ..prompts.sources import read_prompts
 from ..recipe import Recipe
 from .cells import AUTO, Cell, Value, final_cells, sweep_cells
 from .costs import alone
@@ -53,7 +53,7 @@ def _pictures(comparison: Comparison, where: str, cells: dict[str, Cell]) -> tup
     if not cells:
         return 0, 0
     evaluation, facts = comparison.judged_by(where, None).evaluation, read_base_facts(comparison.base.model)
-    prompts = len(read_prompts(evaluation.prompts, evaluation.column, evaluation.limit, comparison.base.seed))
+    prompts = len(evaluation_prompts(evaluation, comparison.base.seed))
     each = prompts * evaluation.images_per_prompt
     own = [comparison.judged_by(where, cell.method).evaluation.sampling for cell in cells.values()]
     return each, sum(each * picture_cost(sampling, facts) for sampling in [evaluation.sampling, *own])

@@ -23,9 +23,10 @@ import yaml
 
 from ..alignment import PAIRS, degrade_stage, open_run, pairs_stage, single_process
 from ..errors import UserError
+from ..evaluation.evaluate import check_evaluation
+from ..evaluation.prompts import evaluation_prompts
 from ..files import write_json, write_text
 from ..overrides import merged
-from ..prompts.sources import read_prompts
 from ..recipe import Recipe
 from .cells import Cell, Value, all_cells, final_cells, sweep_cells
 from .jobs import Map, Result, Task, work_on, workers
@@ -119,8 +120,8 @@ def check_comparison(matrix: Matrix, base: Recipe) -> Comparison:
     """Check every cell and way of judging, before anything runs or is written.
 
     Raises:
-        UserError: a method is not valid at one of its values, the given pairs do not serve it, or validation and final
-            prompts overlap.
+        UserError: a method is not valid at one of its values, the given pairs do not serve it, validation and final
+            prompts overlap, or final prompts or scorers cannot be had.
     """
     comparison = Comparison(matrix, base, matrix.pairs or base.output / PAIRS)
     comparison.cells = {cell.name: cell for cell in with_shared(all_cells(matrix, base), base.output, base.seed)}
@@ -128,6 +129,8 @@ def check_comparison(matrix: Matrix, base: Recipe) -> Comparison:
         for where in matrix.heldout:
             comparison.judged_by(where, method)
     check_prompts(comparison)
+    for where in matrix.heldout:
+        check_evaluation(comparison.judged_by(where, None))
     if matrix.pairs is not None:
         check_given_pairs(comparison)
     return comparison
@@ -176,8 +179,7 @@ def check_prompts(comparison: Comparison) -> None:
 
     def ids(where: str) -> set[str]:
         evaluation = comparison.judged_by(where, None).evaluation
-        records = read_prompts(evaluation.prompts, evaluation.column, evaluation.limit, comparison.base.seed)
-        return {record.id for record in records}
+        return {record.id for record in evaluation_prompts(evaluation, comparison.base.seed)}
 
     chosen_on = ids(VALIDATION)
     for where in comparison.matrix.heldout:

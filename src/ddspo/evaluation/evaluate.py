@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..files import write_json
-from ..prompts.sources import read_prompts
 from ..recipe import Recipe
 from ..rng import seed_for
 from .features import RealReference, extract_features, why_no_features
 from .negative_prompt import NEGATIVE_PROMPT, negative_prompts
-from .scorers import load_scorer
+from .prompts import evaluation_prompts
+from .scorers import Scorer, load_scorer
 from .set_metrics import inception_score
 from .summary import REFERENCE, Resampling, categories, failures, score_matrix, summarize_scorer
 from .work import FORMAT, Row, Work
@@ -28,7 +28,6 @@ from .work import FORMAT, Row, Work
 if TYPE_CHECKING:
     from ..families.pipeline import PipelineFamily
 
-SET_METRICS = ("frechet", "inception_score")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -80,20 +79,34 @@ def open_work(recipe: Recipe, output: Path, family: PipelineFamily | None = None
     Raises:
         UserError: prompts cannot be read, a scorer cannot score them, or `output` was made with other settings.
     """
-    _check_set_metrics(recipe)
     from ..families.load import load_model
 
     device = _device() if family is None else str(family.device)
     family = family or load_model(recipe.model, device)
     settings = recipe.evaluation
-    records = read_prompts(settings.prompts, settings.column, settings.limit, recipe.seed)
-    scorers = {choice: load_scorer(choice, device) for choice in settings.scorers}
-    if not scorers:
-        raise UserError("evaluation.scorers is empty; name at least one, such as 'tinyscenes'")
+    records = evaluation_prompts(settings, recipe.seed)
+    scorers = _scorers(recipe, device)
     for scorer in scorers.values():
         scorer.check(records)
     negatives = negative_prompts(recipe, records, output) if settings.negative_prompt_baseline else {}
     return Work(recipe, family, records, scorers, output, negatives)
+
+
+def check_evaluation(recipe: Recipe) -> None:
+    """Find now what would otherwise end an evaluation when everything is trained: its prompts and scorers.
+
+    Raises:
+        UserError: prompts cannot be read, or a scorer is not there or cannot score them.
+    """
+    records = evaluation_prompts(recipe.evaluation, recipe.seed)
+    for scorer in _scorers(recipe, "cpu").values():
+        scorer.check(records)
+
+
+def _scorers(recipe: Recipe, device: str) -> dict[str, Scorer]:
+    if not recipe.evaluation.scorers:
+        raise UserError("evaluation.scorers is empty; name at least one, such as 'tinyscenes'")
+    return {choice: load_scorer(choice, device) for choice in recipe.evaluation.scorers}
 
 
 def _check_names(policies: dict[str, Path]) -> None:
@@ -103,12 +116,6 @@ def _check_names(policies: dict[str, Path]) -> None:
                 f"'{name}' cannot name a policy; use letters, digits, '.', '_', '-', and neither '{REFERENCE}' nor "
                 f"'{NEGATIVE_PROMPT}'"
             )
-
-
-def _check_set_metrics(recipe: Recipe) -> None:
-    for name in recipe.evaluation.set_metrics:
-        if name not in SET_METRICS:
-            raise UserError(f"evaluation.set_metrics: there is no '{name}'; there are {', '.join(SET_METRICS)}")
 
 
 def _device() -> str:

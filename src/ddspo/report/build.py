@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from .forest import ForestRow, failure_bars, forest
 from .health import Health, judge_health
 from .pairing import OUTCOMES, UNCHANGED, Comparison, choose, compare, one_each
 from .pictures import Picture, embed, inside
+from .ruler import ruler
 from .summary import summarize
 from .told import own_words
-from .verdict import Unit, categories_of, judge_run, label, unit_of
+from .unit import Unit, unit_of
+from .verdict import Verdict, categories_of, confidence, judge_run, label
 
 #: comparisons shown; more would make the page heavy without telling more
 MOST_COMPARISONS = 120
@@ -79,6 +82,20 @@ def _forests(rows: Sequence[ForestRow], unit: Unit) -> list[Markup]:
     )
 
 
+def _ruler(data: RunData, unit: Unit, verdict: Verdict) -> dict[str, Any] | None:
+    """The difference in large letters and its chart; the policy and the baselines, without categories."""
+    whole = [replace(row, label=row.label.removesuffix(", all")) for row in verdict.forest if row.strong or row.tone]
+    if not whole:
+        return None
+    first = whole[0].interval
+    ends = "no interval: all prompts changed alike"
+    if first.low is not None and first.high is not None:
+        ends = f"{confidence(data)} interval {unit.change(first.low)} to {unit.change(first.high)}"
+    whole[0] = replace(whole[0], label="policy")
+    chart = ruler(whole, tick=unit.tick, show=unit.interval, higher_is_better=unit.higher_is_better)
+    return {"value": unit.change(first.mean, unit=True), "ends": ends, "tone": verdict.tone, "chart": chart}
+
+
 def _gallery(data: RunData, unit: Unit) -> dict[str, Any]:
     everything = [one for one in compare(data, unit) if inside(data.scores_folder, one.before.image)]
     chosen, strip = choose(everything, MOST_COMPARISONS), one_each(everything)
@@ -103,16 +120,19 @@ def _health(data: RunData) -> Health:
 def _context(data: RunData) -> dict[str, Any]:
     unit = unit_of(data)
     verdict = judge_run(data, unit)
-    failures = _failures(data)
+    failures, charts = _failures(data), curves(data)
     models = [(name, data.tones[name]) for name in data.models]
     bars: dict[str, Any] = {"show": lambda share: f"{share * 100:.1f} %"}
     return {
         "run": data,
         "unit": unit,
         "verdict": verdict,
+        "ruler": _ruler(data, unit, verdict),
         "tiles": tiles(data, unit, verdict.tone),
         "forests": _forests(verdict.forest, unit),
         "models": [("base" if name == REFERENCE else name, tone) for name, tone in models],
+        "confidence": confidence(data),
+        "gaps": any(row.interval.low is None for row in verdict.forest),
         "failures": failures,
         "failure_charts": [
             failure_bars(failures, models, key="failures-wide", width=1030, label_px=150, **bars),
@@ -122,7 +142,8 @@ def _context(data: RunData) -> dict[str, Any]:
         else [],
         "gallery": _gallery(data, unit),
         "health": _health(data) if POLICY in data.metrics else None,
-        "curves": curves(data),
+        "curves": charts,
+        "sick": any(chart.sick for chart in charts),
         "buckets": bucket_charts(data),
         "drift_profiles": drift_profiles(data),
         "legend": legend(data),

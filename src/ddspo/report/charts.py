@@ -40,6 +40,8 @@ class LineChart:
     compact: bool = False
     """a panel of small multiples: no last values, fewer ticks"""
     y_range: tuple[float, float] | None = None
+    sick: tuple[float, float] | None = None
+    """a range of values that only a sick run has"""
     noisy: bool = True
     """draw the trend over a pale raw line; otherwise the raw line alone"""
 
@@ -87,9 +89,19 @@ def _describe(chart: LineChart) -> str:
     return "; ".join(parts) + "." if parts else "No values."
 
 
+def _shade(sick: tuple[float, float], x: Scale, y: Scale) -> list[str]:
+    low, high = max(sick[0], y.low), min(sick[1], y.high)
+    if low >= high:
+        return []
+    return [
+        f'<rect class="sick" x="{x.start:.1f}" y="{y(high):.1f}" width="{x.end - x.start:.1f}" '
+        f'height="{y(low) - y(high):.1f}"/>'
+    ]
+
+
 def _frame(chart: LineChart, x: Scale, y: Scale) -> list[str]:
     ticks = 4 if chart.compact else 6
-    lines = []
+    lines = _shade(chart.sick, x, y) if chart.sick else []
     for value in log_ticks(y.low, y.high, ticks) if chart.log else linear_ticks(y.low, y.high, ticks):
         at = y(value)
         lines.append(f'<line class="grid" x1="{x.start:.1f}" x2="{x.end:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')

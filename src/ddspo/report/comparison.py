@@ -15,7 +15,7 @@ from .build import asset
 from .facts import flat
 from .forest import ForestRow, Interval, forest
 from .scatter import Point, pareto, sweep_chart
-from .verdict import Unit, interval_of
+from .unit import Unit, interval_of
 
 _TONES = {"best": "policy", "fixed": "policy", "auto": "baseline-1", "untrained": "reference"}
 
@@ -75,11 +75,11 @@ def _winner(data: dict[str, Any]) -> dict[str, Any]:
 
 def _sentence(data: dict[str, Any], unit: Unit) -> str:
     best = _winner(data)
-    gain = _interval(best["gain"])
+    gain, name = _interval(best["gain"]), best["name"].replace(", auto", " at automatic beta")
     direction = gain.direction if unit.higher_is_better else -gain.direction
     if direction <= 0:
-        return f"No method is clearly better than the base; the nearest is {best['name']} with {unit.interval(gain)}."
-    return f"{best['name']} gains most: {unit.change(gain.mean, unit=True)} over the base."
+        return f"No method is clearly better than the base; the nearest is {name} with {unit.interval(gain)}."
+    return f"{name} gains most: {unit.change(gain.mean, unit=True)} over the base."
 
 
 def _detail(data: dict[str, Any]) -> str:

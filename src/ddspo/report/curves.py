@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
+from ..drift_bounds import FULL_STEP, SETTLED, WRECKED
 from .charts import LineChart, Series
 from .data import RunData, finite
-from .health import LOG_2
+from .health import LOG_2, WRONG_WAY
 
 #: key, title, how to read it, logarithmic, guides
 _CURVES: tuple[tuple[str, str, str, bool, tuple[tuple[float, str], ...]], ...] = (
@@ -35,7 +37,7 @@ _CURVES: tuple[tuple[str, str, str, bool, tuple[tuple[float, str], ...]], ...] =
     (
         "accuracy",
         "Accuracy",
-        "Share of pairs with a positive margin. A healthy run settles well above one half.",
+        "Share of pairs with a positive margin. A healthy run settles well above one half; shaded is the wrong way.",
         False,
         ((0.5, "chance"),),
     ),
@@ -56,9 +58,9 @@ _CURVES: tuple[tuple[str, str, str, bool, tuple[tuple[float, str], ...]], ...] =
     (
         "drift_over_contrast",
         "Drift over contrast",
-        "Larger drift divided by contrast. Below 1 is calm, above 10 pictures suffer.",
+        "Larger drift divided by contrast. Below 1 is calm; in the shaded range pictures suffer.",
         True,
-        ((1.0, "contrast"), (10.0, "sick")),
+        ((FULL_STEP, "contrast"), (WRECKED, "sick from here")),
     ),
     (
         "drift_price",
@@ -77,7 +79,7 @@ _CURVES: tuple[tuple[str, str, str, bool, tuple[tuple[float, str], ...]], ...] =
     (
         "saturation",
         "Saturation",
-        "Mean σ(−margin), the weight a pair still has. Starts at 0.5; near 0 the pairs teach nothing more.",
+        "Mean σ(−margin), the weight a pair still has. Starts at 0.5; in the shaded range pairs teach nothing more.",
         False,
         ((0.5, "start"),),
     ),
@@ -91,6 +93,8 @@ _CURVES: tuple[tuple[str, str, str, bool, tuple[tuple[float, str], ...]], ...] =
     ("learning_rate", "Learning rate", "As applied, after warm-up and schedule.", False, ()),
 )
 _FIXED_RANGES = {"accuracy": (0.0, 1.0), "saturation": (0.0, 0.56)}
+#: where a run is sick, shaded
+_SICK = {"drift_over_contrast": (WRECKED, inf), "saturation": (0.0, SETTLED), "accuracy": (0.0, WRONG_WAY)}
 BUCKETS = 10
 
 
@@ -129,6 +133,7 @@ def curves(data: RunData) -> list[LineChart]:
                     log,
                     guides,
                     y_range=_FIXED_RANGES.get(key),
+                    sick=_SICK.get(key),
                     noisy=key != "learning_rate",
                 )
             )

@@ -14,6 +14,8 @@ from ..ledger import FILE_NAME as COST_FILE
 
 REFERENCE = "reference"
 POLICY = "policy"
+TONES = 5
+"""colors for baselines in the style sheet"""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,11 @@ class RunData:
 
     @property
     def tones(self) -> dict[str, str]:
-        """The color class of every model, the same in all charts."""
+        """The color class of every model, the same in all charts; beyond `TONES` baselines, colors come again."""
         others = sorted({*self.models, *self.metrics} - {REFERENCE, POLICY})
-        return {REFERENCE: REFERENCE, POLICY: POLICY} | {name: f"baseline-{i}" for i, name in enumerate(others, 1)}
+        return {REFERENCE: REFERENCE, POLICY: POLICY} | {
+            name: f"baseline-{i % TONES + 1}" for i, name in enumerate(others)
+        }
 
     def setting(self, *keys: str) -> Any:
         """A value of the recipe, or None: `setting("objective", "beta")`."""

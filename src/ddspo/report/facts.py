@@ -7,7 +7,8 @@ from typing import Any
 
 from .axes import duration, number
 from .data import REFERENCE, RunData, finite
-from .verdict import Unit, interval_of, main_policy
+from .unit import Unit, interval_of
+from .verdict import main_policy
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class CostRow:
     evaluations_share: float
 
 
-def _level_tile(data: RunData, name: str, heading: str, unit: Unit) -> Tile | None:
+def _level_tile(data: RunData, name: str, heading: str, unit: Unit, tone: str = "") -> Tile | None:
     interval = interval_of(data.models.get(name, {}).get("overall"))
     if interval is None:
         return None
     ends = f"{unit.value(interval.low)} to {unit.value(interval.high)}" if interval.low is not None else "no interval"
-    return Tile(heading, unit.value(interval.mean), ends)
+    return Tile(heading, unit.value(interval.mean), ends, tone)
 
 
 def _win_tile(data: RunData, name: str) -> Tile | None:
@@ -77,13 +78,7 @@ def tiles(data: RunData, unit: Unit, tone: str) -> list[Tile]:
     name = main_policy(data)
     result: list[Tile | None] = []
     if name:
-        difference = interval_of(data.models[name].get("difference"))
-        result += [_level_tile(data, REFERENCE, "Base", unit), _level_tile(data, name, "Policy", unit)]
-        if difference:
-            ends = "no interval"
-            if difference.low is not None and difference.high is not None:
-                ends = f"{unit.change(difference.low)} to {unit.change(difference.high)}"
-            result.append(Tile("Difference", unit.change(difference.mean), ends, tone))
+        result += [_level_tile(data, REFERENCE, "Base", unit), _level_tile(data, name, "Policy", unit, tone)]
         result += [_win_tile(data, name), _frechet_tile(data, name)]
     seconds, evaluations = totals(data)
     if seconds:

@@ -37,13 +37,13 @@ class ForestRow:
     tone: str = ""
 
 
-_TONES = {1: "gain", 0: "even", -1: "loss"}
+TONES = {1: "gain", 0: "even", -1: "loss"}
 _ROW = 30
 
 
 def _mark(row: ForestRow, x: Scale, at: float, higher_is_better: bool) -> list[str]:
     direction = row.interval.direction if higher_is_better else -row.interval.direction
-    tone = escape(row.tone) if row.tone else _TONES[direction]
+    tone = escape(row.tone) if row.tone else TONES[direction]
     center = x(row.interval.mean)
     lines = []
     if row.interval.low is not None and row.interval.high is not None:
@@ -67,7 +67,8 @@ def _mark(row: ForestRow, x: Scale, at: float, higher_is_better: bool) -> list[s
     return lines
 
 
-def _range(rows: Sequence[ForestRow]) -> tuple[float, float]:
+def whole_range(rows: Sequence[ForestRow]) -> tuple[float, float]:
+    """What holds zero and every interval, with a little air."""
     ends = [0.0]
     for row in rows:
         ends += [end for end in (row.interval.mean, row.interval.low, row.interval.high) if end is not None]
@@ -96,7 +97,7 @@ def forest(
         show: writes an interval; used beside the marks and in the description read aloud.
     """
     height = _ROW * len(rows) + 44
-    low, high = _range(rows)
+    low, high = whole_range(rows)
     x = Scale(low, high, label_px + 8, width - note_px - 12)
     told = "; ".join(f"{row.label}: {show(row.interval)}" for row in rows)
     bottom = height - 36
@@ -115,7 +116,7 @@ def forest(
     parts.append(f'<text class="tick" x="{x(0) - 8:.1f}" y="{bottom + 31}" text-anchor="end">← {sides[0]}</text>')
     parts.append(f'<text class="tick" x="{x(0) + 8:.1f}" y="{bottom + 31}">{sides[1]} →</text>')
     whole = sum(bool(row.strong or row.tone) for row in rows)
-    if whole < len(rows):
+    if 0 < whole < len(rows):
         at = 4 + _ROW * whole
         parts.append(f'<line class="grid" x1="0" x2="{width}" y1="{at}" y2="{at}"/>')
     for index, row in enumerate(rows):

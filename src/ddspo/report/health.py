@@ -19,6 +19,8 @@ from .data import finite
 
 #: loss of a policy equal to its reference
 LOG_2 = 0.6931471805599453
+WRONG_WAY = 0.45
+"""accuracy of the margin below which the policy goes the wrong way"""
 _WORDS = {"good": "Fine", "watch": "Watch", "bad": "Sick", "unknown": "Unknown"}
 _ORDER = ("unknown", "good", "watch", "bad")
 
@@ -159,7 +161,7 @@ def _accuracy_check(rows: Sequence[dict[str, Any]]) -> Check:
     if value is None:
         return Check(name, "unknown", "Accuracy was not recorded.")
     told = f"{value * 100:.0f} % of pairs have a positive margin at the end"
-    if value < 0.45:
+    if value < WRONG_WAY:
         return Check(name, "bad", f"{told}: the policy goes the wrong way; check the targets.")
     if value < 0.55:
         return Check(name, "watch", f"{told}: hardly above chance.")

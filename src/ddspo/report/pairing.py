@@ -9,12 +9,16 @@ from typing import Any
 
 from ..files import content_id
 from .data import REFERENCE, RunData, finite
-from .verdict import Unit, main_policy
+from .unit import Unit
+from .verdict import main_policy
 
 #: outcome -> how the page calls it, in the order that it shows them
 OUTCOMES = {"gained": "gained", "lost": "lost", "kept": "still right", "failed": "still wrong"}
 #: outcome names where scores are not just right or wrong
 UNCHANGED = {"gained": "higher", "lost": "lower", "kept": "unchanged", "failed": "unchanged"}
+
+#: a clause that failed -> the fault, where the clause's own name would read as its opposite
+_FAULTS = {"nothing else": "something extra"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def _shot(row: dict[str, Any]) -> Shot | None:
     detail = row.get("detail")
     detail = detail if isinstance(detail, dict) else {}
     failed = detail.get("failed")
-    names = [str(name) for name in failed] if isinstance(failed, list) else []
+    names = [_FAULTS.get(str(name), str(name)) for name in failed] if isinstance(failed, list) else []
     return Shot(str(row.get("model")), str(row.get("image") or ""), score, names, finite(detail.get("fraction")))
 
 

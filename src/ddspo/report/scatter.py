@@ -126,7 +126,7 @@ def sweep_chart(
     parts = [*_head(key, title, f"{told}. {guide[1]}: {show(guide[0])}.", width, height), *_grid(x, y, show, width)]
     at = y(guide[0])
     parts.append(f'<line class="guide" x1="{x.start}" x2="{x.end}" y1="{at:.1f}" y2="{at:.1f}"/>')
-    parts.append(f'<text class="guide-label" x="{x.start + 3}" y="{at - 4:.1f}">{escape(guide[1])}</text>')
+    parts.append(f'<text class="guide-label on-lines" x="{x.start + 3}" y="{at - 4:.1f}">{escape(guide[1])}</text>')
     swept = sorted((point for point in points if point.mark != "auto"), key=lambda point: point.x)
     parts += [_whisker(point, x, y) for point in points]
     if len(swept) > 1:
@@ -139,8 +139,8 @@ def sweep_chart(
             anchor = "end" if across > width * 0.6 else "start"
             shift = -10 if anchor == "end" else 10
             parts.append(
-                f'<text class="guide-label strong" x="{across + shift:.1f}" y="{up - 8:.1f}" text-anchor="{anchor}">'
-                f"{escape(point.mark)}</text>"
+                f'<text class="guide-label on-lines strong" x="{across + shift:.1f}" y="{up - 8:.1f}" '
+                f'text-anchor="{anchor}">{escape(point.mark)}</text>'
             )
     parts.append("</svg>")
     return Markup("".join(parts))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .data import REFERENCE, RunData, finite
-from .verdict import categories_of, interval_of, level, main_policy
+from .unit import interval_of
+from .verdict import categories_of, level, main_policy
 
 
 def _levels(data: RunData, name: str) -> dict[str, float | None]:

@@ -10,43 +10,7 @@ from .axes import MISSING, number
 from .data import POLICY, REFERENCE, RunData, finite
 from .forest import ForestRow, Interval
 from .told import early_end
-
-_MINUS = "\N{MINUS SIGN}"
-_NARROW = "\N{NARROW NO-BREAK SPACE}"
-
-
-@dataclass(frozen=True)
-class Unit:
-    """How scores are written: shares as percent and percentage points, others as plain numbers."""
-
-    percent: bool
-    scorer: str
-    higher_is_better: bool = True
-
-    def value(self, value: float | None) -> str:
-        """One score: '48.9 %' or '0.271'."""
-        if value is None:
-            return MISSING
-        return f"{value * 100:.1f}{_NARROW}%" if self.percent else number(value)
-
-    def change(self, value: float | None, unit: bool = False) -> str:
-        """A difference with its sign: '+7.7' (points) or '+0.012'."""
-        if value is None:
-            return MISSING
-        text = f"{abs(value) * 100:.1f}" if self.percent else number(abs(value))
-        sign = "" if not text.strip("0.") else "+" if value > 0 else _MINUS
-        return f"{sign}{text}" + (" points" if unit and self.percent else "")
-
-    def interval(self, interval: Interval) -> str:
-        """'+7.7 [+5.1, +10.3]'."""
-        if interval.low is None or interval.high is None:
-            return f"{self.change(interval.mean)} [no interval]"
-        return f"{self.change(interval.mean)} [{self.change(interval.low)}, {self.change(interval.high)}]"
-
-    def tick(self, value: float) -> str:
-        """A difference on an axis."""
-        text = f"{abs(value) * 100:g}" if self.percent else f"{abs(value):g}"
-        return text if value == 0 else f"{'+' if value > 0 else _MINUS}{text}"
+from .unit import NARROW, Unit, interval_of, telling
 
 
 @dataclass(frozen=True)
@@ -72,24 +36,6 @@ class Verdict:
     caveats: Sequence[str]
     rows: Sequence[TableRow] = field(default=())
     forest: Sequence[ForestRow] = field(default=())
-
-
-def unit_of(data: RunData) -> Unit:
-    """Percent when every picture scores 0 or 1, as exact scorers do."""
-    scorer = str(data.evaluation.get("scorer") or "score")
-    scores = {finite(row.get("score")) for row in data.scores}
-    percent = scores <= {0.0, 1.0} if scores else scorer == "tinyscenes"
-    scorers = data.evaluation.get("scorers")
-    about = scorers.get(scorer) if isinstance(scorers, dict) else None
-    higher = about.get("higher_is_better", True) if isinstance(about, dict) else True
-    return Unit(percent, scorer, bool(higher))
-
-
-def interval_of(value: Any) -> Interval | None:
-    """{"mean", "low", "high"} as an interval; None without a mean."""
-    if not isinstance(value, dict) or finite(value.get("mean")) is None:
-        return None
-    return Interval(float(value["mean"]), finite(value.get("low")), finite(value.get("high")))
 
 
 def main_policy(data: RunData) -> str | None:
@@ -124,7 +70,7 @@ def oriented(interval: Interval, unit: Unit) -> int:
 def judge_run(data: RunData, unit: Unit) -> Verdict:
     """Compose the verdict from evaluation.json."""
     name = main_policy(data)
-    difference = interval_of(data.models[name].get("difference")) if name else None
+    difference = telling(data.models[name].get("difference")) if name else None
     if name is None or difference is None:
         return Verdict(
             "Not evaluated",
@@ -165,11 +111,8 @@ def _sentence(data: RunData, name: str, unit: Unit, direction: int) -> str:
 def _detail(data: RunData, name: str, unit: Unit, difference: Interval) -> str:
     evaluation = data.evaluation
     text = f"Difference {unit.change(difference.mean, unit=True)}"
-    confidence = finite(evaluation.get("confidence")) or 0.95
     if difference.low is not None and difference.high is not None:
-        text += (
-            f", {confidence * 100:g}{_NARROW}% interval {unit.change(difference.low)} to {unit.change(difference.high)}"
-        )
+        text += f", {confidence(data)} interval {unit.change(difference.low)} to {unit.change(difference.high)}"
     text += "."
     prompts, each = finite(evaluation.get("prompts")), finite(evaluation.get("images_per_prompt"))
     if prompts:
@@ -180,6 +123,11 @@ def _detail(data: RunData, name: str, unit: Unit, difference: Interval) -> str:
     if p_value is not None:
         text += f" Sign-flip test p = {number(p_value, 2)}." if p_value >= 1e-3 else " Sign-flip test p < 0.001."
     return text
+
+
+def confidence(data: RunData) -> str:
+    """'95 %'."""
+    return f"{(finite(data.evaluation.get('confidence')) or 0.95) * 100:g}{NARROW}%"
 
 
 def _guidance(data: RunData) -> str:
@@ -202,7 +150,7 @@ def _caveats(data: RunData, name: str, unit: Unit) -> list[str]:
     worse = [
         label(category)
         for category in categories_of(data)
-        if (interval := interval_of(differences.get(category))) and oriented(interval, unit) < 0
+        if (interval := telling(differences.get(category))) and oriented(interval, unit) < 0
     ]
     if worse:
         notes.append(f"Clearly worse in {', '.join(worse)}.")
@@ -215,7 +163,7 @@ def _table(data: RunData, name: str, unit: Unit) -> list[TableRow]:
     counts = data.evaluation.get("categories") or {}
     rows = []
     for category in [None, *categories_of(data)]:
-        interval = interval_of(policy.get("difference") if category is None else differences.get(category))
+        interval = telling(policy.get("difference") if category is None else differences.get(category))
         prompts = finite(data.evaluation.get("prompts") if category is None else counts.get(category))
         rows.append(
             TableRow(
@@ -234,7 +182,7 @@ def _forest(data: RunData, name: str, unit: Unit) -> list[ForestRow]:
     rows = []
     others = [model for model in data.models if model not in (REFERENCE, name)]
     for model in [name, *others]:
-        interval = interval_of(data.models[model].get("difference"))
+        interval = telling(data.models[model].get("difference"))
         if interval:
             tone = "" if model == name else data.tones[model]
             rows.append(
@@ -244,6 +192,6 @@ def _forest(data: RunData, name: str, unit: Unit) -> list[ForestRow]:
             )
     differences = data.models[name].get("category_differences") or {}
     for category in categories_of(data):
-        if interval := interval_of(differences.get(category)):
+        if interval := telling(differences.get(category)):
             rows.append(ForestRow(label(category), interval))
     return rows
