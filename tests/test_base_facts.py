@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ddspo.base_facts import read_base_facts
 from ddspo.files import write_json
@@ -41,3 +43,22 @@ def test_the_plan_tells_what_text_takes_on_disk(tmp_path: Path) -> None:
     assert "text embeddings of up to 40960 prompts: 111.7 GB beside the pairs" in make_plan(recipe).notes
     noise = Recipe.model_validate(told | {"training": {"max_steps": 10}, "target": {"source": "forward_noise"}})
     assert "text embeddings of up to 20480 prompts: 55.9 GB beside the pairs" in make_plan(noise).notes
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["diffusion_pytorch_model.safetensors"],  # a denoiser without the variant that other parts have
+        [f"diffusion_pytorch_model.fp16-0000{number}-of-00002.safetensors" for number in (1, 2)],
+        [f"diffusion_pytorch_model-0000{number}-of-00002.fp16.safetensors" for number in (1, 2)],
+    ],
+)
+def test_weights_of_a_variant_are_found_as_they_would_be_loaded(tmp_path: Path, names: list[str]) -> None:
+    folder = base(tmp_path, "StableDiffusionPipeline", "unet")
+    for number, name in enumerate(names):
+        save_file({f"layer{number}.weight": np.zeros((2, 3), np.float32)}, tmp_path / "unet" / name)
+    save_file(
+        {"other.weight": np.zeros(7, np.float32)}, tmp_path / "unet" / "diffusion_pytorch_model.non_ema.safetensors"
+    )
+    facts = read_base_facts(Model(base=folder, variant="fp16"))
+    assert facts is not None and facts.parameters == 6 * len(names)

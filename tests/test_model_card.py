@@ -81,6 +81,14 @@ def test_the_license_is_the_bases_or_unknown(tmp_path: Path, readme: str, expect
     assert base_license(tmp_path / "none", "base") == "unknown"
 
 
+def test_a_license_that_the_hub_does_not_list_is_named_beside_other() -> None:
+    """The hub refuses a card whose `license` it does not know, and with it the whole upload (SD3, FLUX)."""
+    values = front_matter(card(Recipe(), license_name="flux-1-dev-non-commercial-license"))
+    assert (values["license"], values["license_name"]) == ("other", "flux-1-dev-non-commercial-license")
+    listed = front_matter(card(Recipe(), license_name="openrail++"))
+    assert listed["license"] == "openrail++" and "license_name" not in listed
+
+
 def evaluation(folder: Path, mean: float = 0.5) -> Path:
     def interval(value: float) -> dict[str, float]:
         return {"mean": value, "low": value - 0.1, "high": value + 0.1}

@@ -139,13 +139,17 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _weight_shapes(denoiser: Path, variant: str | None) -> dict[str, tuple[int, ...]]:
-    suffix = re.escape(f".{variant}") if variant else ""
-    name = re.compile(rf"diffusion_pytorch_model{suffix}(-\d+-of-\d+)?\.safetensors")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(denoiser.glob("*.safetensors")):
-        if name.fullmatch(path.name):
+    """Of the files that would be loaded: the variant's, where this part has them, else the plain ones."""
+    for suffix in dict.fromkeys([re.escape(f".{variant}") if variant else "", ""]):
+        name = re.compile(rf"diffusion_pytorch_model({suffix}(-\d+-of-\d+)?|(-\d+-of-\d+)?{suffix})\.safetensors")
+        files = [path for path in sorted(denoiser.glob("*.safetensors")) if name.fullmatch(path.name)]
+        whole = [path for path in files if "-of-" not in path.name]
+        shapes: dict[str, tuple[int, ...]] = {}
+        for path in whole or files:
             shapes |= _header_shapes(path)
-    return shapes
+        if shapes:
+            return shapes
+    return {}
 
 
 def _header_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -23,6 +23,16 @@ _NOT_MEASURED = "Not measured: `ddspo evaluate` compares it with its base and wr
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
 
 
+_HUB_LICENSES = frozenset(
+    """apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 wtfpl agpl-3.0 gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1
+    lgpl-3.0 isc mpl-2.0 openrail++ unlicense deepfloyd-if-license gemma unknown other""".split()
+)
+"""what the hub takes as `license`; a card with another one cannot be uploaded and needs `other` and a name"""
+
+
 def shown(place: str | Path) -> str:
     """A base, data set or file by a name that tells nothing of this machine: hub ids stay, paths lose their folders."""
     path = Path(place).expanduser()
@@ -63,7 +73,7 @@ def model_card(
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "base_model": base,
-        "license": license_name,
+        **_license(license_name),
         "tags": ["ddspo", "text-to-image", "preference-optimization", *(["lora"] if kind == "lora" else [])],
     }
     scalars = [(name, f"{value:.6g}") for name, value in metrics.items() if isinstance(value, float)]
@@ -182,6 +192,10 @@ def _license_text(name: str) -> str:
             "files do not say. Look it up before you pass them on."
         )
     return f"These weights derive from the base model, whose license applies: `{name}`, as its own card says."
+
+
+def _license(name: str) -> dict[str, str]:
+    return {"license": name} if name in _HUB_LICENSES else {"license": "other", "license_name": name}
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> list[str]:

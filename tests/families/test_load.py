@@ -11,6 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import CLIPTextModel
 
 from ddspo.errors import UserError
@@ -304,6 +311,64 @@ def test_a_downloaded_model_is_read_from_the_cache_without_network(
     assert family.base == repository / "snapshots" / commit
     assert family.source["base"] == "someone/tiny"
     assert family.fingerprint() == load_family(str(folder)).fingerprint()
+
+
+def test_a_download_brings_the_models_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers' own download leaves it out, and the license is in it."""
+    asked: list[str] = []
+
+    def download(repository: str, name: str, **_: object) -> str:
+        asked.append(name)
+        if name == "README.md":
+            raise LocalEntryNotFoundError("a model without a card is one all the same")
+        return str(folder / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("diffusers.DiffusionPipeline.download", lambda *_, **__: str(folder))
+    assert load_family("someone/tiny").base == folder
+    assert asked == ["model_index.json", "README.md"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (GatedRepoError, "gated; accept its terms"),
+        (RepositoryNotFoundError, "no such model"),
+        (RevisionNotFoundError, "model.revision"),
+        (RemoteEntryNotFoundError, "no diffusers pipeline"),
+        (ValueError, "no files of model.variant 'fp16'"),
+        (LocalEntryNotFoundError, "the network"),
+    ],
+)
+def test_why_a_download_failed_is_told(monkeypatch: pytest.MonkeyPatch, error: type[Exception], words: str) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise error.__new__(error)  # those of the hub are made of an answer
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    assert words in message("someone/tiny", variant="fp16")
+
+
+def test_names_of_the_first_checkpoints_are_read(folder: Path) -> None:
+    """The hub's SD 1.5 has the autoencoder's attention and all of CLIP under names of their own time."""
+    from safetensors.torch import load_file, save_file
+
+    plain = load_family(str(folder))
+    wanted = {part: plain.part(part).state_dict() for part in ("vae", "text_encoder")}
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def in_vae(name: str) -> str:
+        for new, before in old.items():
+            name = name.replace(f".{new}.", f".{before}.")
+        return name
+
+    vae, text = folder / "vae/diffusion_pytorch_model.safetensors", folder / "text_encoder/model.safetensors"
+    save_file({in_vae(name): tensor for name, tensor in load_file(vae).items()}, vae, metadata={"format": "pt"})
+    tensors = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in load_file(text).items()}
+    tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(tensors, text, metadata={"format": "pt"})
+    family = load_family(str(folder))
+    for part, state in wanted.items():
+        assert all(torch.equal(family.part(part).state_dict()[name], tensor) for name, tensor in state.items())
 
 
 def test_plain_diffusers_reads_what_the_tests_damage(original: Path) -> None:

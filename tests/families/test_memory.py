@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import Linear
 from torch import Tensor
 
 from ddspo import recipe
+from ddspo.families.folder import PipelineFolder
 from ddspo.families.load import load_family
+from ddspo.families.merge import merge_policy
 from ddspo.families.offload import visiting
 from ddspo.families.roles import Roles
 from ddspo.tensors import Conditioning
+from helpers.tiny_families import tiny_sana
 from helpers.tiny_pipelines import tiny_sd
 
 Inputs = tuple[Tensor, Tensor, Conditioning]
@@ -74,6 +79,57 @@ def test_a_resting_part_comes_back_when_it_is_used(folder: Path, inputs: Inputs,
     family.rest("denoiser")
     family.release("denoiser")
     assert torch.equal(family.predict(*inputs), before)
+
+
+@pytest.mark.parametrize("build", [tiny_sd, tiny_sana], ids=["sd", "sana"])
+def test_pictures_pass_the_autoencoder_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Any
+) -> None:
+    """By pixels: a latent of SANA is a picture 32 times as wide, and 64 of them at once fit nowhere."""
+    family = load_family(str(build(tmp_path)))
+    pictures = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    x_0 = family.encode_images(pictures)
+    decoded = family.decode(x_0)
+    rows: list[int] = []
+    family.part("vae").decoder.register_forward_hook(lambda _, args, __: rows.append(len(args[0])))
+    family.part("vae").encoder.register_forward_hook(lambda _, args, __: rows.append(len(args[0])))
+    monkeypatch.setattr("ddspo.families.autoencoder.PIXELS_AT_ONCE", 2 * 64 * 64)
+    torch.testing.assert_close(family.encode_images(pictures), x_0)
+    torch.testing.assert_close(family.decode(x_0), decoded)
+    assert rows == [2, 1, 2, 1]
+
+
+def test_full_fine_tuning_reads_the_denoiser_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the frozen precision first: on a large base that is minutes and gigabytes."""
+    read: list[tuple[str, torch.dtype]] = []
+    plain = PipelineFolder.load_model
+
+    def noted(folder: PipelineFolder, name: str, dtype: torch.dtype, device: torch.device) -> Any:
+        read.append((name, dtype))
+        return plain(folder, name, dtype, device)
+
+    monkeypatch.setattr(PipelineFolder, "load_model", noted)
+    Roles.full(load_family(str(folder), dtype="bf16"), "bf16")
+    assert read == [("unet", torch.float32)]
+
+
+def test_a_merge_works_out_one_delta_at_a_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they are as large as the layers that they belong to."""
+    Roles.lora(load_family(str(folder)), recipe.Lora(rank=2), 0).save_policy(tmp_path / "policy")
+    alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
+    most: list[int] = []
+    plain = Linear.get_delta_weight
+
+    def noted(layer: Any, name: str) -> Tensor:
+        delta = plain(layer, name)
+        alive.add(delta)
+        most.append(len(alive))
+        return delta
+
+    monkeypatch.setattr(Linear, "get_delta_weight", noted)
+    _ = load_family(str(folder), lora=[tmp_path / "policy"]).denoiser
+    merge_policy(tmp_path / "policy", tmp_path / "merged")
+    assert len(most) > 10 and max(most) <= 2
 
 
 @pytest.mark.slow

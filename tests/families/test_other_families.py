@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 
 from ddspo.diffusion.sampler import network_evaluations, sample
@@ -18,6 +18,7 @@ from ddspo.evaluation.generate import generate
 from ddspo.families.flux import Flux, pack, unpack
 from ddspo.families.load import load_family
 from ddspo.families.prompt_table import PromptTable
+from ddspo.families.roles import Roles
 from ddspo.families.stable_diffusion_xl import StableDiffusionXL
 from ddspo.families.stored_prompts import text_fingerprint
 from ddspo.ledger import Ledger
@@ -52,6 +53,59 @@ def test_sdxl_empty_prompt_is_zeros_only_where_the_checkpoint_says_so(tmp_path: 
     for name in ("prompt_embeds", "pooled_prompt_embeds"):
         assert not zeros.tensors[name][0].any()
         assert text.tensors[name][0].any() and zeros.tensors[name][1].any()
+
+
+def test_sdxl_tells_a_frozen_copy_the_same_size_as_the_policy(tmp_path: Path) -> None:
+    """Sizes of cropped pictures are any numbers; rounded to bfloat16 they would be others."""
+    roles = Roles.full(load_family(str(tiny_sdxl(tmp_path)), dtype="bf16"), "bf16")
+    text = roles.family.encode_prompts(["a cat"]).tensors
+    sizes = Conditioning({**text, "size_ids": torch.tensor([[1365, 2047, 37, 211, 1024, 1024]])})
+    x_t, timestep = torch.randn(1, *roles.family.latent_shape(64, 64)), torch.tensor([500])
+    policy, reference = (roles.predict(role, x_t, timestep, sizes) for role in ("policy", "reference"))
+    assert torch.equal(policy, reference)
+
+
+def test_sdxl_keeps_its_scheduler_as_the_pipeline_does(tmp_path: Path) -> None:
+    """The SD pipeline corrects old configurations, this one does not."""
+    folder = tiny_sdxl(tmp_path)
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "steps_offset": 0}))
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    scheduler = load_family(str(folder)).scheduler()
+    for one in (pipeline.scheduler, scheduler):
+        one.set_timesteps(4)
+    assert torch.equal(scheduler.timesteps, pipeline.scheduler.timesteps)
+    assert not load_family(str(folder)).scheduler("ddim").config.clip_sample
+
+
+def test_sanas_text_is_not_computed_in_float16(tmp_path: Path) -> None:
+    """Gemma 2 overflows there."""
+    family = load_family(str(tiny_sana(tmp_path)), dtype="fp16")
+    text = family.encode_prompts(["a cat"])
+    assert family.part("text_encoder").dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in family.denoiser.parameters()} == {torch.float16}
+    x_t = torch.zeros(1, *family.latent_shape(64, 64), dtype=torch.float16)
+    assert family.predict(x_t, torch.tensor([500.0]), text).dtype == torch.float16
+
+
+def test_sanas_text_encoder_keeps_no_cache(tmp_path: Path) -> None:
+    family, given = load_family(str(tiny_sana(tmp_path))), []
+    family.part("text_encoder").register_forward_hook(lambda _, __, output: given.append(output.past_key_values))
+    family.encode_prompts(["a cat"])
+    assert given == [None]
+
+
+def test_sana_tells_which_prompts_are_cut(tmp_path: Path) -> None:
+    """Of a prompt 298 tokens are read: what the pipeline's padded length leaves after its instruction."""
+    family = load_family(str(tiny_sana(tmp_path)))
+    tokenizer, cut = family.part("tokenizer"), []
+    lead = len(tokenizer.encode(family.instruction()))
+    for length in range(280, 320):
+        prompt = " ".join(["cat"] * length)
+        count = len(tokenizer.encode(family.instruction() + prompt))
+        cut.append((family.truncated([prompt])[0], count > lead + 300 - 2))
+    assert {ours for ours, _ in cut} == {True, False}
+    assert [ours for ours, _ in cut] == [theirs for _, theirs in cut]
 
 
 @pytest.mark.parametrize("build", FLOW.values(), ids=FLOW.keys())

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from safetensors import safe_open
-from transformers import CLIPTextModel
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTextModel
 
 from ddspo import recipe
 from ddspo.errors import UserError
@@ -125,6 +126,30 @@ def test_a_full_policy_of_a_variant_loads_without_naming_it(folder: Path, tmp_pa
     ours = roles.family.encode_prompts(["a cat"]).tensors["prompt_embeds"]
     assert torch.equal(pipeline.encode_prompt(["a cat"], "cpu", 1, False)[0], ours)
     assert torch.equal(load_policy(tmp_path / "policy").encode_prompts(["a cat"]).tensors["prompt_embeds"], ours)
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_a_safety_checker_is_handed_on(folder: Path, tmp_path: Path, variant: str | None) -> None:
+    """As the folder of SD 1.5 has one."""
+    base = Path(shutil.copytree(folder, tmp_path / "base"))
+    pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, local_files_only=True)
+    checker = StableDiffusionSafetyChecker(
+        CLIPConfig(
+            vision_config={"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 8},
+            projection_dim=8,
+        )
+    )
+    StableDiffusionPipeline(
+        **{**pipeline.components, "safety_checker": checker, "feature_extractor": CLIPImageProcessorPil()}
+    ).save_pretrained(base, variant=variant)
+    make(base, "full", variant=variant).save_policy(tmp_path / "policy")
+    assert sorted(file.name for file in (tmp_path / "policy" / "safety_checker").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+    loaded = StableDiffusionPipeline.from_pretrained(tmp_path / "policy", local_files_only=True)
+    for name, tensor in loaded.safety_checker.state_dict().items():
+        assert torch.equal(tensor, checker.state_dict()[name])
 
 
 def test_a_policy_on_another_base_is_refused_with_the_part_that_differs(folder: Path, tmp_path: Path) -> None:

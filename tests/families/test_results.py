@@ -16,7 +16,7 @@ from torch import Tensor
 from ddspo import recipe
 from ddspo.errors import UserError
 from ddspo.families.load import load_family
-from ddspo.families.lora import adapter_deltas
+from ddspo.families.lora import AdapterDeltas
 from ddspo.families.lora_files import WEIGHTS_FILE
 from ddspo.families.merge import merge_policy
 from ddspo.families.policy import load_policy
@@ -208,7 +208,7 @@ def test_a_tensor_stored_finer_than_the_rest_is_merged_as_fine(sd: Path, tmp_pat
     policy = make_policy(tmp_path / "base", tmp_path / "policy")
     merge_policy(policy, tmp_path / "merged")
     merged = load_file(tmp_path / "merged" / "unet" / weights.name)[name]
-    delta = adapter_deltas(load_policy(policy).denoiser)[name.replace(".weight", ".base_layer.weight")]
+    delta = AdapterDeltas(load_policy(policy).denoiser)[name.replace(".weight", ".base_layer.weight")]
     assert merged.dtype == torch.float32
     torch.testing.assert_close(merged, fine + delta, rtol=0, atol=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import re
@@ -14,6 +15,7 @@ import torch
 from ..cpu_memory import keep_freed_memory
 from ..errors import UserError
 from ..files import read_json
+from ..model_card import CARD
 from .distilled import few_step_sign
 from .flux import Flux
 from .folder import INDEX, PipelineFolder
@@ -141,7 +143,6 @@ def _download(base: str, revision: str | None, variant: str | None) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    advice = "check the name, log in with 'hf auth login' if it is gated, or download it where there is a network"
     wanted: dict[str, Any] = {"revision": revision}
     try:
         index = read_json(Path(hf_hub_download(base, INDEX, **wanted)))
@@ -149,9 +150,29 @@ def _download(base: str, revision: str | None, variant: str | None) -> Path:
         if class_name in FAMILIES:
             from diffusers import DiffusionPipeline
 
-            return Path(DiffusionPipeline.download(base, variant=variant, use_safetensors=True, **wanted))
+            folder = Path(DiffusionPipeline.download(base, variant=variant, use_safetensors=True, **wanted))
+            with contextlib.suppress(OSError, ValueError, HfHubHTTPError):
+                hf_hub_download(base, CARD, **wanted)  # says the license; a pipeline's download leaves it out
+            return folder
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise UserError(
-            f"no folder {base} here, and it cannot be fetched from the Hugging Face hub; {advice}"
+            f"no folder {base} here, and it cannot be fetched from the Hugging Face hub: {_reason(error, variant)}"
         ) from error
     raise UserError(f"{base} is a {class_name}, which is not supported; supported are {', '.join(FAMILIES)}")
+
+
+def _reason(error: Exception, variant: str | None) -> str:
+    """What went wrong, and the mend; in words of ours, since messages of the libraries hold addresses and headers."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "it is gated; accept its terms on its page and log in with 'hf auth login'"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such model; check the name, or log in with 'hf auth login' if it is private"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "it has no such model.revision"
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return f"it has no {INDEX}, so it is no diffusers pipeline"
+    if isinstance(error, ValueError) and variant:
+        return f"it has no files of model.variant '{variant}'"
+    return "check the name and the network, or download it where there is one ('hf download')"

@@ -170,21 +170,37 @@ def merge_lora(family: PipelineFamily, source: Path, denoiser: Any) -> None:
     """
     load_lora(family, source, name="merged", denoiser=denoiser)
     with torch.no_grad():
-        for name, delta in adapter_deltas(denoiser, "merged").items():
+        for name, delta in AdapterDeltas(denoiser, "merged").items():
             weight = denoiser.get_parameter(name)
             weight.copy_(weight.float() + delta)
     denoiser.unload_lora()
 
 
-def adapter_deltas(denoiser: nn.Module, name: str = ADAPTER) -> dict[str, Tensor]:
-    """What an adapter adds to each weight, in float32, by the weight's present name (it ends in base_layer.weight)."""
-    from peft.tuners.lora import LoraLayer
+class AdapterDeltas(Mapping[str, Tensor]):
+    """What an adapter adds to each weight, in float32, by the weight's present name (it ends in base_layer.weight).
 
-    return {
-        f"{module_name}.base_layer.weight": module.get_delta_weight(name).float()
-        for module_name, module in denoiser.named_modules()
-        if isinstance(module, LoraLayer) and name in module.lora_A
-    }
+    Each is worked out when it is asked for: all of them are as large as the layers that they belong to, 10 GB in FLUX.
+    """
+
+    def __init__(self, denoiser: nn.Module, name: str = ADAPTER) -> None:
+        from peft.tuners.lora import LoraLayer
+
+        self._name = name
+        self._layers: dict[str, LoraLayer] = {
+            f"{module_name}.base_layer.weight": module
+            for module_name, module in denoiser.named_modules()
+            if isinstance(module, LoraLayer) and name in module.lora_A
+        }
+
+    def __getitem__(self, weight: str) -> Tensor:
+        delta: Tensor = self._layers[weight].get_delta_weight(self._name)
+        return delta.float()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
 
 
 def _restore_precision(network: nn.Module, weights: LoraWeights, family: PipelineFamily, name: str, file: Path) -> None:

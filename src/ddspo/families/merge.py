@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..files import write_json
 from .folder import INDEX
-from .lora import adapter_deltas
+from .lora import AdapterDeltas
 from .pipeline import DTYPES, PipelineFamily
 from .policy import atomic_folder, base_of, link_part, load_policy, read_record, write_record
 
@@ -71,7 +71,7 @@ def _write_denoiser(family: PipelineFamily, files: list[Path], target: Path) -> 
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    weights, deltas = dict(family.denoiser.state_dict()), adapter_deltas(family.denoiser)
+    weights, deltas = dict(family.denoiser.state_dict()), AdapterDeltas(family.denoiser)
     exact = not family.lora  # the file itself holds the base, also what was rounded when it was loaded
     first, *shards = files
     plain = first.name.replace(f".{family.folder.variant}.", ".") if family.folder.variant else first.name
@@ -85,7 +85,7 @@ def _write_denoiser(family: PipelineFamily, files: list[Path], target: Path) -> 
             save_file(tensors, target / (source.name if shards else plain), metadata=opened.metadata())
 
 
-def _merged(name: str, stored: Tensor, weights: dict[str, Tensor], deltas: dict[str, Tensor], exact: bool) -> Tensor:
+def _merged(name: str, stored: Tensor, weights: dict[str, Tensor], deltas: AdapterDeltas, exact: bool) -> Tensor:
     """The tensor to write in place of `stored`, which with `exact` is what the LoRA was trained on."""
     module = name.removesuffix(".weight")
     inner = f"{module}.base_layer.weight"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..tensors import Conditioning
+from . import autoencoder
 from .folder import PipelineFolder
 from .lora import merge_lora
 from .lora_files import lora_digest
@@ -95,18 +96,21 @@ class PipelineFamily(abc.ABC):
         self._loaded[self.denoiser_part] = module
 
     def part(self, name: str) -> Any:
-        """A network or tokenizer of the pipeline, loaded on first use. The autoencoder is float32: half overflows."""
+        """A network or tokenizer of the pipeline, loaded on first use."""
         if name not in self._loaded:
             if name in self.text_parts.values():
                 encoder = next(encoder for encoder, tokenizer in self.text_parts.items() if tokenizer == name)
                 self._loaded[name] = self.folder.load_tokenizer(name, int(self.folder.config(encoder)["vocab_size"]))
             else:
-                dtype = torch.float32 if name == "vae" else self.dtype
-                self._loaded[name] = self._load_network(name, dtype)
+                self._loaded[name] = self._load_network(name, self.dtype_of(name))
         if name in self._resting:
             self._loaded[name].to(self.device)
             self._resting.discard(name)
         return self._loaded[name]
+
+    def dtype_of(self, part: str) -> torch.dtype:
+        """Precision that a network is loaded in: `dtype`, but for the autoencoder, where half overflows."""
+        return torch.float32 if part == "vae" else self.dtype
 
     def load_denoiser(self, dtype: torch.dtype) -> nn.Module:
         """Load the network again in another precision, in place of the one that is here."""
@@ -227,20 +231,12 @@ class PipelineFamily(abc.ABC):
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [0, 1] -> x_0: the posterior's mean, shifted and scaled, float32."""
-        vae = self.part("vae")
-        latents = vae.encode(images.to(self.device, torch.float32) * 2 - 1).latent_dist.mode()
-        return (latents - self._shift(vae)) * vae.config.scaling_factor
+        return autoencoder.encode(self.part("vae"), images)
 
     @torch.no_grad()
     def decode(self, x_0: Tensor) -> Tensor:
         """x_0 -> pictures [B, 3, H, W] in [0, 1], float32."""
-        vae = self.part("vae")
-        latents = x_0.to(self.device, torch.float32) / vae.config.scaling_factor + self._shift(vae)
-        return (vae.decode(latents, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)
-
-    @staticmethod
-    def _shift(vae: Any) -> float:
-        return float(getattr(vae.config, "shift_factor", None) or 0.0)
+        return autoencoder.decode(self.part("vae"), x_0, self.pixels_per_latent)
 
     # What an adapter adds
 

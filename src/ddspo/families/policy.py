@@ -164,7 +164,7 @@ def link_part(base: PipelineFolder, name: str, target: Path) -> bool:
     files = {file_name: file for file_name, file in files.items() if ".index." not in file_name}
     if "config.json" in files and name != "feature_extractor":
         try:
-            first, *shards = base.weight_files(name)
+            first, *shards = _weights_of(base, name)
         except UserError:
             return False
         files[first.name.replace(f".{base.variant}.", ".") if base.variant else first.name] = first
@@ -173,6 +173,17 @@ def link_part(base: PipelineFolder, name: str, target: Path) -> bool:
     for file_name, file in files.items():
         _link_or_copy(file.resolve(), target / name / file_name)
     return True
+
+
+def _weights_of(base: PipelineFolder, name: str) -> list[Path]:
+    """A safety checker's class belongs to its pipeline, so it is never loaded here; its file is handed on."""
+    if name != "safety_checker":
+        return base.weight_files(name)
+    names = [f"model.{base.variant}.safetensors"] * bool(base.variant) + ["model.safetensors"]
+    found = [base.path / name / file for file in names if (base.path / name / file).is_file()]
+    if not found:
+        raise UserError(f"{base.path / name} holds no weights")
+    return found[:1]
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

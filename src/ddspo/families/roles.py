@@ -92,9 +92,11 @@ class Roles:
             UserError: a low-precision copy beside a policy that computes otherwise: they would differ from step 0 on.
         """
         precision = shared_precision(frozen_dtype, mixed_precision)
-        if getattr(family.denoiser, "peft_config", None):
+        here = family.denoiser if family.denoiser_part in family.loaded() else None
+        if getattr(here, "peft_config", None):
             raise UserError("the denoiser carries a LoRA; merge it into the weights before full fine-tuning")
-        if not in_float32(family.denoiser):
+        if here is None or not in_float32(here):
+            del here  # or two of them would be in memory
             family.load_denoiser(torch.float32)
         cast_matrices(family.denoiser, trained_dtype)
         frozen = frozen_copy(family.denoiser, frozen_dtype) if reference else None

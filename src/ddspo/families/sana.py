@@ -27,19 +27,15 @@ class Sana(FlowFamily):
         """32: one halving between each two blocks of the autoencoder."""
         return int(2 ** (len(self.folder.config("vae")["encoder_block_out_channels"]) - 1))
 
-    @torch.no_grad()
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] in [0, 1] -> x_0, scaled, float32; this autoencoder is deterministic."""
-        vae = self.part("vae")
-        return vae.encode(images.to(self.device, torch.float32) * 2 - 1).latent * vae.config.scaling_factor
+    def dtype_of(self, part: str) -> torch.dtype:
+        """As elsewhere; but Gemma 2 overflows in float16, so it runs in bfloat16, as in diffusers' example."""
+        dtype = super().dtype_of(part)
+        return torch.bfloat16 if part in self.text_parts and dtype == torch.float16 else dtype
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Gemma's states after the pipeline's own instruction; '' gives the unconditional rows, without instruction."""
-        texts = [prompt.lower().strip() for prompt in prompts]
-        instruction = self.instruction()
-        lead = len(self._tokenizer().encode(instruction)) - 2 if instruction else 0
-        told = self._states([instruction + text for text in texts], self.max_tokens + lead)
+        told = self._states(*self._instructed(prompts))
         # The first token and the last 299: the instruction itself is not handed on (SANA, arXiv 2410.10629, 3.1).
         kept = [0, *range(-self.max_tokens + 1, 0)]
         rows = {name: tensor[:, kept] for name, tensor in told.items()}
@@ -50,6 +46,12 @@ class Sana(FlowFamily):
                 tensor[empty] = plain[name]
         return Conditioning(rows)
 
+    def _instructed(self, prompts: Sequence[str]) -> tuple[list[str], int]:
+        """What the encoder reads, and how many tokens of it."""
+        instruction = self.instruction()
+        lead = len(self._tokenizer().encode(instruction)) - 2 if instruction else 0
+        return [instruction + prompt.lower().strip() for prompt in prompts], self.max_tokens + lead
+
     def _tokenizer(self) -> Any:
         tokenizer = self.part("tokenizer")
         tokenizer.padding_side = "right"
@@ -57,7 +59,8 @@ class Sana(FlowFamily):
 
     def _states(self, texts: Sequence[str], length: int) -> dict[str, Tensor]:
         self._tokenizer()  # pads on the right from here on, as the pipeline does
-        states, mask = last_states(self, "text_encoder", texts, length, masked=True)
+        # Nothing is generated, and a cache of keys and values would take gigabytes.
+        states, mask = last_states(self, "text_encoder", texts, length, masked=True, use_cache=False)
         return {"prompt_embeds": states, "prompt_attention_mask": mask}
 
     @staticmethod
@@ -69,8 +72,8 @@ class Sana(FlowFamily):
         return "\n".join(default or [])
 
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
-        """True where a prompt has more than 300 tokens."""
-        return longer_than(self._tokenizer(), [prompt.lower().strip() for prompt in prompts], self.max_tokens)
+        """True where a prompt is cut: the pipeline leaves 298 tokens after the instruction."""
+        return longer_than(self._tokenizer(), *self._instructed(prompts))
 
     def predict(
         self, x_t: Tensor, timestep: Tensor, conditioning: Conditioning, *, denoiser: nn.Module | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,10 @@ class StableDiffusionXL(StableDiffusion):
 
     name = "stable_diffusion_xl"
     text_parts = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+
+    def scheduler(self, name: str = "default", *, height_px: int | None = None, width_px: int | None = None) -> Any:
+        """The checkpoint's own as it is: this pipeline corrects no old configurations. Others as `StableDiffusion`."""
+        return self.folder.load_scheduler() if name == "default" else super().scheduler(name)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
@@ -52,7 +57,8 @@ class StableDiffusionXL(StableDiffusion):
             encoder_hidden_states=text["prompt_embeds"],
             added_cond_kwargs={
                 "text_embeds": text["pooled_prompt_embeds"],
-                "time_ids": text.get("size_ids", self.size_ids(x_t)).to(dtype),
+                # In bfloat16 1365 px would be 1368, and a frozen copy would be told another size than the policy.
+                "time_ids": text.get("size_ids", self.size_ids(x_t)).float(),
             },
             return_dict=False,
         )

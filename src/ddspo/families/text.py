@@ -37,7 +37,13 @@ def _clip_penultimate(family: PipelineFamily, encoder: str, prompts: Sequence[st
 
 
 def last_states(
-    family: PipelineFamily, encoder: str, texts: Sequence[str], length: int | None = None, *, masked: bool = False
+    family: PipelineFamily,
+    encoder: str,
+    texts: Sequence[str],
+    length: int | None = None,
+    *,
+    masked: bool = False,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
     """(last hidden states [B, length, width], attention mask [B, length]) of CLIP, T5 or Gemma.
 
@@ -45,11 +51,12 @@ def last_states(
         encoder: a key of `family.text_parts`.
         length: tokens; None: the tokenizer's `model_max_length`.
         masked: whether padding is hidden from the encoder; the pipelines of T5 and CLIP show it.
+        options: more of the encoder's own arguments.
     """
     network: nn.Module = family.part(encoder)
     tokens = padded_tokens(family.part(family.text_parts[encoder]), texts, length)
     mask = tokens.attention_mask.to(family.device)
-    states = network(tokens.input_ids.to(family.device), attention_mask=mask if masked else None)[0]
+    states = network(tokens.input_ids.to(family.device), attention_mask=mask if masked else None, **options)[0]
     return states.to(network.dtype), mask
 
 

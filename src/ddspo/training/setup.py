@@ -50,6 +50,12 @@ def start_accelerator(recipe: Recipe, output: Path) -> Accelerator:
     on_cpu = on_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     if precision == "fp16" and on_cpu:
         raise UserError("mixed_precision 'fp16' needs an accelerator; on a CPU use 'bf16' or 'no'")
+    if (recipe.training.parameters, recipe.model.frozen_dtype, precision) == ("lora", "fp16", "no"):
+        # Gradients go through the frozen layers, and only mixed precision scales the loss.
+        raise UserError(
+            "LoRA on model.frozen_dtype fp16 needs training.mixed_precision fp16: without its loss scaling, gradients "
+            "vanish on their way through the base; or set both to bf16"
+        )
     AcceleratorState._reset_state()  # a second run in this process may ask for another precision
     GradientState._reset_state()
     try:
