@@ -109,9 +109,17 @@ def _decoded(file: IO[str], path: Path) -> Iterator[str]:
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Append one line and hand it to the operating system."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    """Append one line and hand it to the operating system.
+
+    Raises:
+        UserError: the disk is full or not writable; the line may then be there in part.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
 
 
 def content_id(*parts: str) -> str:
@@ -193,6 +201,6 @@ def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise UserError(
-            f"{what} needs {needed_bytes / 1e9:.2f} GB in {folder} and only {free / 1e9:.2f} GB are free; "
+            f"{what} needs {needed_bytes / 1e9:.4g} GB in {folder} and only {free / 1e9:.4g} GB are free; "
             "free some space or choose another folder"
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +75,21 @@ def test_a_flip_mirrors_both_sides() -> None:
     assert mirrored.sizes == plain.sizes | {"flipped": True}
 
 
+@pytest.mark.parametrize(("size", "bucket"), [((214, 226), (1024, 1024)), ((226, 214), (1024, 1024))])
+def test_rounding_asks_for_no_pixel_outside_the_picture(size: tuple[int, int], bucket: tuple[int, int]) -> None:
+    side, scale = 214, 1024 / 214
+    assert 1024 / scale > side  # the part to keep would be wider than the picture
+    data = encoded(picture(0, size))
+    pair = prepare_pair(data, data, [bucket], flipped=False, max_upscale=8)
+    assert pair.win.shape == (3, *bucket)
+
+
+def test_sixteen_bits_a_pixel_keep_their_shades() -> None:
+    values = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    shades = np.asarray(decode(encoded(Image.fromarray(values))))
+    assert shades.shape == (64, 64, 3) and np.array_equal(shades[..., 0], values >> 8)
+
+
 def test_a_picture_is_upright_rgb_on_white() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its side
@@ -104,6 +122,32 @@ def test_a_picture_of_absurd_size_is_broken(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UnusablePictureError, match=BROKEN):
         decode(encoded(picture(0)))
+
+
+def test_the_limit_on_size_does_not_depend_on_what_other_threads_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warning filters belong to the whole process: another thread that leaves its block may reset them in ours."""
+    wide, limit, whole = picture(0), 64 * 64 - 1, Image.open
+
+    def interrupted(*args: Any, **kwargs: Any) -> Image.Image:
+        warnings.simplefilter("ignore")
+        return whole(*args, **kwargs)
+
+    assert wide.width * wide.height > limit
+    data = encoded(wide)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr(Image, "open", interrupted)
+    with pytest.raises(UnusablePictureError, match=BROKEN):
+        decode(data)
+
+
+def test_only_formats_that_need_no_other_program_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: picture(0).im)
+    data = encoded(picture(0), "EPS")
+    assert Image.open(io.BytesIO(data)).convert("RGB").size == picture(0).size  # Pillow would have it drawn
+    with pytest.raises(UnusablePictureError, match=BROKEN):
+        decode(data)
+    for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
+        assert decode(encoded(picture(0), name)).size == picture(0).size
 
 
 def test_pictures_that_would_grow_too_much_are_left_out() -> None:

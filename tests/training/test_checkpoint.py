@@ -44,6 +44,22 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in numbered(tmp_path)] == ["step-000100", "step-000010"]
 
 
+def test_a_millionth_step_is_newer_than_the_one_before(tmp_path: Path) -> None:
+    for step in (999_999, 1_000_000):
+        save_checkpoint(tmp_path, make(step), keep=1)
+    assert [path.name for path in numbered(tmp_path)] == ["step-1000000"]
+
+
+def test_torn_ones_of_later_steps_do_not_crowd_out_whole_ones(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, make(4), keep=2)
+    truncate(save_checkpoint(tmp_path, make(8), keep=2) / "trained.safetensors")
+    save_checkpoint(tmp_path, make(5), keep=1)  # went on from step 4, and now writes more often
+    assert [path.name for path in numbered(tmp_path)] == ["step-000005"]
+    loaded = latest_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 5
+
+
 def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 3 // 4])
 
@@ -55,6 +71,8 @@ def truncate(file: Path) -> None:
         lambda path: truncate(path / "state.json"),
         lambda path: (path / "optimizer.safetensors").unlink(),
         lambda path: (path / "state.json").unlink(),
+        lambda path: (path / "state.json").write_text("[]"),
+        lambda path: (path / "state.json").write_text('{"format": 1, "step": 2, "files": [], "extra": {}}'),
         lambda path: (path / "trained.safetensors").write_bytes(b"\0" * (path / "trained.safetensors").stat().st_size),
     ],
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
@@ -19,11 +21,12 @@ from ddspo.families.load import load_family
 from ddspo.objectives import Objective, PairLoss
 from ddspo.objectives.margin import preference_margin
 from ddspo.recipe import Recipe
+from ddspo.training import loop as loop_module
 from ddspo.training import run as run_module
 from ddspo.training import step as step_module
 from ddspo.training.checkpoint import latest_checkpoint, save_checkpoint
 from ddspo.training.loop import train
-from ddspo.training.setup import tracker_config
+from ddspo.training.setup import start_accelerator, tracker_config
 from helpers.training_cases import changed, make_case, make_pairs, metrics_of, policy_bytes
 
 
@@ -140,6 +143,15 @@ def test_a_finished_run_is_returned_without_work(folder: Path, tmp_path: Path, m
     assert train(recipe, pairs, tmp_path / "run") == first
     assert first.policy == tmp_path / "run" / "policy"
     assert first.steps == first.metrics["step"] == 1
+
+
+@pytest.mark.parametrize("content", ['{"step": 1, "lo', "[1]\n", ""])
+def test_damaged_metrics_of_a_finished_run_are_told_in_one_line(folder: Path, tmp_path: Path, content: str) -> None:
+    recipe, pairs = make_case(folder, max_steps=1)
+    train(recipe, pairs, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged"):
+        train(recipe, pairs, tmp_path / "run")
 
 
 @pytest.mark.parametrize("parameters", ["lora", "full"])
@@ -406,3 +418,37 @@ def test_tracker_config_is_flat(folder: Path) -> None:
     assert config["training.optimizer.learning_rate"] == 1e-3
     assert config["training.trackers"] == "[]"
     assert all(isinstance(value, str | int | float | bool) for value in config.values())
+
+
+def test_a_resumed_run_goes_on_with_the_scale_it_had(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scaler of fp16, here on the CPU: it begins where gradients overflow and finds its scale step by step."""
+
+    def scaled(recipe: Recipe, output: Path) -> Any:
+        accelerator = start_accelerator(recipe, output)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
+        return accelerator
+
+    monkeypatch.setattr(loop_module, "start_accelerator", scaled)
+    recipe, pairs = make_case(folder, max_steps=8, ema_decay=0.9)
+    train(recipe, pairs, tmp_path / "unbroken")
+    with monkeypatch.context() as patch:
+        stop_in_checkpoint(patch, 4, before=False)
+        with pytest.raises(Killed):
+            train(recipe, pairs, tmp_path / "broken")
+    train(recipe, pairs, tmp_path / "broken")
+    skipped = [row["gradient_norm"] is None for row in metrics_of(tmp_path / "unbroken")]
+    assert skipped[0] and 1 < skipped.count(True) < 7
+    assert metrics_of(tmp_path / "broken") == metrics_of(tmp_path / "unbroken")
+    assert policy_bytes(tmp_path / "broken") == policy_bytes(tmp_path / "unbroken") != {}
+
+
+def test_processes_exchange_gradients_once_a_step(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, pairs = make_case(folder, max_steps=2, global_batch_pairs=8)
+    silent: list[Any] = []
+    monkeypatch.setattr(Accelerator, "no_sync", lambda _, module: nullcontext(silent.append(module)))
+    train(recipe, pairs, tmp_path / "run")
+    assert len(silent) == 2 * 3  # four micro batches a step, of which the last is heard

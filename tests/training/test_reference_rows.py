@@ -207,6 +207,13 @@ def test_an_interruption_changes_no_bit_and_is_not_paid_twice(
     assert cost["network_evaluations"] == 4 * 4 * 3
 
 
+def test_an_interruption_after_the_last_shard_leaves_a_cost_to_tell(folder: Path, tmp_path: Path) -> None:
+    recipe, pairs = make_case(folder)
+    cost = make_reference_rows(recipe, pairs, tmp_path / "rows")
+    (tmp_path / "rows" / "cost.json").unlink()
+    assert make_reference_rows(recipe, pairs, tmp_path / "rows") == cost
+
+
 def test_a_torn_shard_is_made_again(folder: Path, tmp_path: Path) -> None:
     recipe, pairs = make_case(folder, max_steps=2)
     make_reference_rows(recipe, pairs, tmp_path / "rows")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from torch import Tensor
 from .bucket_sizes import Size, bucket_for
 
 BROKEN, MISSING, TOO_SMALL = "broken picture", "missing picture", "too small"
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+"""what is read: not all that Pillow knows, because for EPS it starts Ghostscript on bytes from elsewhere"""
 
 
 class UnusablePictureError(Exception):
@@ -61,7 +63,8 @@ def prepare_pair(
         scale = max(width / picture.width, height / picture.height)
         if scale > max_upscale:
             raise UnusablePictureError(TOO_SMALL)
-        kept_width, kept_height = width / scale, height / scale
+        # No more than there is: the quotient of a quotient may be larger by its rounding, which Pillow refuses.
+        kept_width, kept_height = min(width / scale, picture.width), min(height / scale, picture.height)
         left, top = (picture.width - kept_width) / 2, (picture.height - kept_height) / 2
         box = (left, top, left + kept_width, top + kept_height)
         sizes[f"original_{name}_px"] = [picture.height, picture.width]
@@ -84,20 +87,38 @@ def decode(picture: bytes | Path) -> Image.Image:
     if not data:
         raise UnusablePictureError(MISSING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as opened:
-                opened.verify()
-            with Image.open(io.BytesIO(data)) as opened:
-                upright = ImageOps.exif_transpose(opened)
-                if upright.has_transparency_data:
-                    layer = upright.convert("RGBA")
-                    upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-                return upright.convert("RGB")
+        with _opened(data) as opened:
+            opened.verify()
+        with _opened(data) as opened:
+            return _plain(ImageOps.exif_transpose(opened))
     except (OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError) as error:
         raise UnusablePictureError(BROKEN) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnusablePictureError(BROKEN) from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    """The picture, not decoded yet; Pillow's limit holds without the warning filters, which all threads share."""
+    opened = Image.open(io.BytesIO(data), formats=_known_formats())
+    if Image.MAX_IMAGE_PIXELS is not None and opened.width * opened.height > Image.MAX_IMAGE_PIXELS:
+        raise UnusablePictureError(BROKEN)
+    return opened
+
+
+@functools.cache
+def _known_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    built = set(Image.registered_extensions().values())
+    return tuple(name for name in FORMATS if name in built)
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255 instead of scaling them
+        picture = Image.fromarray((np.asarray(picture).clip(0, 0xFFFF) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return picture.convert("RGB")
 
 
 def _aspect(picture: Image.Image) -> float:

@@ -47,7 +47,9 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `folder`/step-NNNNNN, then remove all but the newest `keep`. Call it on one process only.
+    """Write `folder`/step-NNNNNN, then keep it and the `keep` - 1 before it. Call it on one process only.
+
+    Later ones go as well: a run that gets here had passed them over, because they are not whole.
 
     Raises:
         UserError: the disk is full or not writable; earlier checkpoints are untouched.
@@ -77,8 +79,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for old in numbered(folder)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+    found = numbered(folder)
+    place = found.index(final)
+    for other in found[:place] + found[place + keep :]:
+        shutil.rmtree(other, ignore_errors=True)
     return final
 
 
@@ -87,7 +91,7 @@ def latest_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint | None:
     for path in numbered(folder):
         try:
             return _load(path, device)
-        except (OSError, SafetensorError, ValueError, KeyError, json.JSONDecodeError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             print(f"warning: {path} is not whole ({error}); using the one before it", file=sys.stderr)
     return None
 
@@ -103,7 +107,8 @@ def remove_leftovers(folder: Path) -> None:
 
 def numbered(folder: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
-    return sorted((path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)), reverse=True)
+    found = (path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name))
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def sync(path: Path) -> None:

@@ -48,7 +48,7 @@ def draw_preview(
     """Draw one picture per prompt, side by side, as a PNG file. Sampled like the evaluation's pictures.
 
     The same prompts and seeds every time, so that files of different steps show the same scenes. Decoding loads the
-    autoencoder, which leaves memory again.
+    autoencoder, which leaves memory again. Texts come from main memory, where the table of training keeps them.
     """
     sampling, device = recipe.evaluation.sampling, next(family.denoiser.parameters()).device
     size_px = {"height_px": recipe.model.height_px, "width_px": recipe.model.width_px}
@@ -58,10 +58,10 @@ def draw_preview(
         partial(predict, "policy"),
         family.scheduler(sampling.sampler, **size_px),
         x_T.to(device),
-        table.lookup(prompts),
+        table.lookup(prompts).to(device),
         steps=sampling.steps,
         guidance_scale=sampling.guidance_scale,
-        unconditional=table.lookup([""]),
+        unconditional=table.lookup([""]).to(device),
         generator=torch.Generator().manual_seed(recipe.seed),
     )
     if recipe.model.offload:

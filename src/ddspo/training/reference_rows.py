@@ -30,7 +30,7 @@ from ..progress import announce, progress
 from ..recipe import Recipe
 from ..targets import TargetRows, target_source
 from ..tensors import Conditioning, RolePredict
-from .data import Batches, MicroBatch
+from .data import Batches, MicroBatch, to_device
 from .row_settings import row_settings
 from .row_store import Batch, RowStore
 from .setup import check_pairs, check_texts, start_accelerator
@@ -83,7 +83,7 @@ class ReferenceRows:
             UserError: rows are missing, damaged or altered.
         """
         device = micro.pairs.timestep.device
-        said = iter([prediction.to(device) for prediction in self.rows.read(micro.step, micro.positions)])
+        said = iter([to_device(prediction, device) for prediction in self.rows.read(micro.step, micro.positions)])
 
         def repeat(role: str, x_t: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
             prediction = next(said)
@@ -127,7 +127,7 @@ class ReferenceRows:
         for place in sorted(missing):  # files tell, not the process group, which would lose patience
             while not self._is_whole(*place):
                 time.sleep(_POLL_SECONDS)
-        if missing and rank == 0:
+        if rank == 0 and (missing or not self.rows.has_cost()):  # an earlier attempt may have been killed before it
             self.rows.save_cost()
 
     def _ask(self, micro: MicroBatch, predict: RolePredict) -> TargetRows:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UserError
 from ..files import read_json
 from ..ledger import FILE_NAME, Ledger
 from ..model_card import base_license, model_card, shown
@@ -43,9 +44,21 @@ def finished(output: Path) -> bool:
 
 
 def summarize(output: Path) -> TrainSummary:
-    """What a finished run left."""
-    metrics = last_row(output / "metrics.jsonl")
-    return TrainSummary(output / POLICY_FOLDER, metrics["step"], metrics, read_json(output / FILE_NAME))
+    """What a finished run left.
+
+    Raises:
+        UserError: its metrics.jsonl is damaged.
+    """
+    path = output / "metrics.jsonl"
+    try:
+        metrics = last_row(path)
+        steps = int(metrics["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged: its last line is no row of a step; restore it, or delete that line and run the same "
+            "command again"
+        ) from error
+    return TrainSummary(output / POLICY_FOLDER, steps, metrics, read_json(output / FILE_NAME))
 
 
 def save_result(

@@ -117,6 +117,10 @@ class RowStore:
         calls = len(pairs[0][0])
         return [_by_call(torch.stack([tensors[call][row] for tensors, row in pairs])) for call in range(calls)]
 
+    def has_cost(self) -> bool:
+        """Whether `save_cost` has been called."""
+        return (self.folder / FILE_NAME).exists()
+
     def save_cost(self) -> None:
         """Write `cost.json`: the sum over the shards that are there, so that nothing counts twice."""
         total = Ledger()
