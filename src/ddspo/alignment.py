@@ -97,12 +97,13 @@ def single_process(verb: str) -> None:
 def degrade_stage(recipe: Recipe, run: Path) -> str:
     """Write degraded.jsonl; what was made, in words."""
     from .prompts.degrade import degrade_prompts
+    from .prompts.held_out import trained_part
     from .prompts.stream import open_prompts
 
     prompts = recipe.prompts
     cost_path = run / "degraded.cost.json"
     ledger, fresh = Ledger(), not (run / DEGRADED).exists()
-    records = open_prompts(prompts.source, prompts.column, prompts.limit, recipe.seed)
+    records = open_prompts(prompts.source, prompts.column, prompts.limit, recipe.seed, trained_part(recipe))
     embed = None
     if recipe.degradation.measures_embeddings:
         from .families.text_embedding import TextEmbedder
@@ -212,7 +213,10 @@ def align(recipe: Recipe, *, say: Callable[[str], None] = print) -> Path:
     Raises:
         UserError: bad input, in one line; nothing already made is lost.
     """
+    from .evaluation.evaluate import check_evaluation
+
     single_process("align")
+    check_evaluation(recipe)  # the last stage: a mistake there must not wait until everything is trained
     run = open_run(recipe)
     stages: list[tuple[str, Callable[[], str]]] = [
         ("degrade", lambda: degrade_stage(recipe, run)),

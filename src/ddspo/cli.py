@@ -12,8 +12,10 @@ import typer
 
 from .cli_base import (
     DryRunOption,
+    ModelOption,
     OutputOption,
     ProbeOption,
+    PromptsOption,
     RecipeArgument,
     SetOption,
     app,
@@ -31,9 +33,7 @@ def _align(recipe: Recipe, dry_run: bool, probe: bool = False) -> None:
     if dry_run or probe:
         return print_plan(recipe, probe=probe)
     from .alignment import align, headline
-    from .evaluation.evaluate import check_evaluation
 
-    check_evaluation(recipe)  # the last stage: a mistake there must not wait until everything is trained
     report = align(recipe, say=lambda line: print(line, flush=True))
     print(headline(report.with_name("summary.json")))
     print(f"report: {report.resolve()}")
@@ -50,35 +50,39 @@ def demo(overrides: SetOption = None, output: OutputOption = None, dry_run: DryR
 @plainly
 def align(
     recipe: RecipeArgument,
+    model: ModelOption = None,
+    prompts: PromptsOption = None,
     overrides: SetOption = None,
     output: OutputOption = None,
     dry_run: DryRunOption = False,
     probe: ProbeOption = False,
 ) -> None:
     """All of it from one recipe: degrade, pairs, targets, train, baselines, evaluate, report."""
-    _align(read_recipe(recipe, overrides, output), dry_run, probe)
+    _align(read_recipe(recipe, overrides, output, model, prompts), dry_run, probe)
 
 
 @app.command(short_help="prompts -> degraded.jsonl")
 @plainly
 def degrade(
     recipe: RecipeArgument,
+    model: ModelOption = None,
+    prompts: PromptsOption = None,
     overrides: SetOption = None,
     output: OutputOption = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="only show some prompts with their variants, here and as an HTML page")
     ] = False,
-    prompts: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="with --preview: how many prompts")] = 20,
+    rows: Annotated[int, typer.Option(metavar="NUMBER", min=1, help="with --preview: how many prompts")] = 20,
     dry_run: DryRunOption = False,
 ) -> None:
     """prompts -> degraded.jsonl: make degraded variants of every prompt. Under torchrun: shared work."""
-    settings = read_recipe(recipe, overrides, output)
+    settings = read_recipe(recipe, overrides, output, model, prompts)
     if dry_run:
         return print_plan(settings, "degrade")
     if preview:
         from .prompts.preview import show_preview
 
-        return print(f"preview: {show_preview(settings, prompts)}")
+        return print(f"preview: {show_preview(settings, rows)}")
     from .alignment import degrade_stage, open_run
     from .processes import this_process
 

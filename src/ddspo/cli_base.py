@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -43,6 +44,10 @@ SetOption = Annotated[
 OutputOption = Annotated[
     Path | None, typer.Option("--output", metavar="FOLDER", help="the run folder; default: the recipe's")
 ]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar="MODEL", help="a diffusers folder or Hugging Face id: model.base")
+]
+PromptsOption = Annotated[str | None, typer.Option("--prompts", metavar="FILE", help="a prompt file: prompts.source")]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="print the resolved recipe and what it will cost, and do nothing")
 ]
@@ -82,11 +87,19 @@ def _end(line: str, status: int) -> typer.Exit:
     return typer.Exit(status)
 
 
-def read_recipe(name: str, overrides: list[str] | None, output: Path | None) -> Recipe:
-    """The checked recipe that RECIPE, --set and --output mean."""
+def read_recipe(
+    name: str,
+    overrides: list[str] | None,
+    output: Path | None,
+    model: str | None = None,
+    prompts: str | None = None,
+) -> Recipe:
+    """The checked recipe that RECIPE, --model, --prompts, --set and --output mean; --set has the last word."""
     from .recipe_file import load_recipe
 
-    return load_recipe(name, overrides or (), output=output)
+    named = {"model.base": model, "prompts.source": prompts}
+    given = [f"{field}={json.dumps(value)}" for field, value in named.items() if value is not None]
+    return load_recipe(name, [*given, *(overrides or ())], output=output)
 
 
 def print_plan(recipe: Recipe, *stages: str, probe: bool = False) -> None:

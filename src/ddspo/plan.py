@@ -44,7 +44,7 @@ def make_plan(recipe: Recipe) -> Plan:
         notes.append(
             f"model {recipe.model.base} is not on this machine yet: disk and memory are known after the download"
         )
-    prompts = _promptcount_text(recipe, notes)
+    prompts = _trained_prompts(recipe, notes)
     pairs = recipe.pairs.count or prompts
     stages = [
         StagePlan("degrade", f"{count_text(prompts)} prompts, up to {recipe.degradation.variants} variants each"),
@@ -95,29 +95,33 @@ def _text_note(recipe: Recipe, facts: BaseFacts | None, pairs: int | None) -> li
     return [f"text embeddings of up to {prompts} prompts: {size / 1e9:.1f} GB beside the pairs"] if size > 1e8 else []
 
 
-def _promptcount_text(recipe: Recipe, notes: list[str]) -> int | None:
+def _trained_prompts(recipe: Recipe, notes: list[str]) -> int | None:
     prompts = recipe.prompts
-    embedded = prompts.source.startswith("tinyscenes:")
-    if not embedded and not Path(prompts.source).exists():
-        notes.append(
-            f"prompt file {prompts.source} does not exist yet" + (f"; {prompts.limit} assumed" if prompts.limit else "")
-        )
+    if _is_missing(prompts.source):
+        assumed = f"; {prompts.limit} assumed" if prompts.limit else ""
+        notes.append(f"prompt file {prompts.source} does not exist yet{assumed}")
         return prompts.limit
-    if prompts.limit is not None and not embedded:
+    if prompts.limit is not None and not prompts.source.startswith("tinyscenes:"):
         return prompts.limit
+    from .prompts.held_out import trained_part
     from .prompts.sources import read_prompts
 
-    return len(read_prompts(prompts.source, prompts.column, prompts.limit, recipe.seed))
+    return len(read_prompts(prompts.source, prompts.column, prompts.limit, recipe.seed, trained_part(recipe)))
 
 
-def _evaluation_promptcount_text(recipe: Recipe, notes: list[str]) -> int | None:
-    evaluation = recipe.evaluation
-    if not evaluation.prompts.startswith("tinyscenes:") and not Path(evaluation.prompts).exists():
-        notes.append(f"evaluation prompts {evaluation.prompts} do not exist yet")
-        return evaluation.limit
-    from .prompts.sources import read_prompts
+def _judged_prompts(recipe: Recipe, notes: list[str]) -> int | None:
+    held_out = recipe.evaluation.prompts == "held_out"
+    source = recipe.prompts.source if held_out else recipe.evaluation.prompts
+    if _is_missing(source):
+        notes.append(f"evaluation prompts {source} do not exist yet")
+        return recipe.evaluation.limit
+    from .evaluation.prompts import evaluation_prompts
 
-    return len(read_prompts(evaluation.prompts, evaluation.column, evaluation.limit, recipe.seed))
+    return len(evaluation_prompts(recipe))
+
+
+def _is_missing(source: str) -> bool:
+    return not source.startswith("tinyscenes:") and not Path(source).expanduser().exists()
 
 
 def picture_cost(sampling: Sampling, facts: BaseFacts | None) -> int:
@@ -224,7 +228,7 @@ def _targets_stage(recipe: Recipe, facts: BaseFacts | None) -> list[StagePlan]:
 
 def _evaluation_stage(recipe: Recipe, facts: BaseFacts | None, notes: list[str]) -> StagePlan:
     evaluation = recipe.evaluation
-    prompts = _evaluation_promptcount_text(recipe, notes)
+    prompts = _judged_prompts(recipe, notes)
     models = 2 + len(recipe.baselines) + evaluation.negative_prompt_baseline
     drawing = _sampling_text(evaluation.sampling)
     work = f"{count_text(prompts)} prompts x {evaluation.images_per_prompt} x {models} models, {drawing}"

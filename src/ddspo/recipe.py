@@ -58,6 +58,9 @@ class Prompts(Section):
     """the field that holds the prompt, in formats that have fields"""
     limit: Positive | None = None
     """use this many unique prompts, drawn from the run seed; None: all"""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """share of the prompts that is never trained on, for evaluation.prompts 'held_out'; which ones follows from the
+    run seed and each prompt alone"""
 
 
 class Pairs(Section):
@@ -195,6 +198,12 @@ class Recipe(Section):
         stored = self.training.reference_rows is not None
         if mistake := unfit(self) or (unstorable(self) if stored else None):
             raise ValueError(mistake)
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_held_out(self) -> Recipe:
+        if self.evaluation.prompts == "held_out" and not self.prompts.held_out:
+            raise ValueError("evaluation.prompts 'held_out' needs prompts that are set aside; set prompts.held_out=0.1")
         return self
 
     @model_validator(mode="after")

@@ -30,9 +30,11 @@ class Evaluation(Section):
     """How reference and policy are compared: same prompts, same seeds."""
 
     prompts: str = "tinyscenes:heldout"
-    """a prompt file, or 'tinyscenes:heldout'"""
+    """a prompt file, 'held_out' for what prompts.held_out sets aside of prompts.source, or 'tinyscenes:heldout'"""
     column: str = "prompt"
+    """of a prompt file"""
     limit: Positive | None = None
+    """use this many unique prompts, drawn from the run seed; None: all"""
     images_per_prompt: Positive = 1
     sampling: Sampling = Sampling()
     scorers: tuple[str, ...] = ("tinyscenes",)

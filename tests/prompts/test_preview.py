@@ -103,7 +103,7 @@ def test_the_verb_shows_what_the_stage_will_make(tmp_path: Path) -> None:
         "degrade", "tinyscenes", "--output", str(run), "--set", f"prompts.source={tmp_path / 'p.txt'}",
         "--set", "degradation.method=rules", "--set", "degradation.kinds=[drop_attribute,drop_object,swap_objects]",
     ]  # fmt: skip
-    result = CliRunner().invoke(app, [*options, "--preview", "--prompts", "10"])
+    result = CliRunner().invoke(app, [*options, "--preview", "--rows", "10"])
     assert result.exit_code == 0, result.output
     assert not run.exists()
     page = (tmp_path / "run.degraded.html").read_text(encoding="utf-8")

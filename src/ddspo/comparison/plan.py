@@ -52,9 +52,9 @@ def _pictures(comparison: Comparison, where: str, cells: dict[str, Cell]) -> tup
     """(pictures of one model, F of all models)."""
     if not cells:
         return 0, 0
-    evaluation, facts = comparison.judged_by(where, None).evaluation, read_base_facts(comparison.base.model)
-    prompts = len(evaluation_prompts(evaluation, comparison.base.seed))
-    each = prompts * evaluation.images_per_prompt
+    judge, facts = comparison.judged_by(where, None), read_base_facts(comparison.base.model)
+    evaluation = judge.evaluation
+    each = len(evaluation_prompts(judge)) * evaluation.images_per_prompt
     own = [comparison.judged_by(where, cell.method).evaluation.sampling for cell in cells.values()]
     return each, sum(each * picture_cost(sampling, facts) for sampling in [evaluation.sampling, *own])
 

@@ -178,8 +178,7 @@ def check_prompts(comparison: Comparison) -> None:
         return
 
     def ids(where: str) -> set[str]:
-        evaluation = comparison.judged_by(where, None).evaluation
-        return {record.id for record in evaluation_prompts(evaluation, comparison.base.seed)}
+        return {record.id for record in evaluation_prompts(comparison.judged_by(where, None))}
 
     chosen_on = ids(VALIDATION)
     for where in comparison.matrix.heldout:

@@ -84,7 +84,7 @@ def open_work(recipe: Recipe, output: Path, family: PipelineFamily | None = None
     device = _device() if family is None else str(family.device)
     family = family or load_model(recipe.model, device)
     settings = recipe.evaluation
-    records = evaluation_prompts(settings, recipe.seed)
+    records = evaluation_prompts(recipe)
     scorers = _scorers(recipe, device)
     for scorer in scorers.values():
         scorer.check(records)
@@ -98,7 +98,7 @@ def check_evaluation(recipe: Recipe) -> None:
     Raises:
         UserError: prompts cannot be read, or a scorer is not there or cannot score them.
     """
-    records = evaluation_prompts(recipe.evaluation, recipe.seed)
+    records = evaluation_prompts(recipe)
     for scorer in _scorers(recipe, "cpu").values():
         scorer.check(records)
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from ..files import read_jsonl, write_text
 from ..recipe import Degradation, Recipe
 from .degrade import outcomes
+from .held_out import trained_part
 from .methods import DEGRADERS
 from .quality import text_distance
 from .sources import PromptRecord, read_prompts
@@ -62,7 +63,7 @@ def show_preview(recipe: Recipe, prompts: int) -> Path:
     """
     source, run = recipe.prompts, recipe.output
     limit = min(prompts, source.limit or prompts)
-    records = read_prompts(source.source, source.column, limit, recipe.seed)
+    records = read_prompts(source.source, source.column, limit, recipe.seed, trained_part(recipe))
     finished = run / "degraded.jsonl"
     rows = read_rows(finished, limit) if finished.is_file() else preview_rows(recipe.degradation, records, recipe.seed)
     console = Console()

@@ -10,7 +10,7 @@ import csv
 import heapq
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,12 @@ def clean_prompt(text: str) -> str:
     return text.strip()
 
 
-def iterate_prompts(source: str, column: str, skipped: Skipped, repaired: Skipped) -> Iterator[PromptRecord]:
+def iterate_prompts(
+    source: str, column: str, skipped: Skipped, repaired: Skipped, part: Container[str] | None = None
+) -> Iterator[PromptRecord]:
     """Stream the unique prompts of a source, counting what is left out in `skipped` and what is mended in `repaired`.
+
+    Of them only those whose id is in `part`; None: all.
 
     Raises:
         UserError: the file is missing, of unknown kind or unreadable, or lacks the field; names file, line and field.
@@ -183,7 +187,8 @@ def iterate_prompts(source: str, column: str, skipped: Skipped, repaired: Skippe
             skipped.add("duplicate", row.where)
             continue
         seen.add(int(identity, 16))
-        yield PromptRecord(identity, prompt, row.meta)
+        if part is None or identity in part:
+            yield PromptRecord(identity, prompt, row.meta)
 
 
 def _sampled(records: Iterator[PromptRecord], limit: int, seed: int) -> list[PromptRecord]:
@@ -193,7 +198,13 @@ def _sampled(records: Iterator[PromptRecord], limit: int, seed: int) -> list[Pro
     return [record for _, _, record in sorted(chosen, key=lambda item: item[1])]
 
 
-def read_prompts(source: str, column: str = "prompt", limit: int | None = None, seed: int = 0) -> PromptList:
+def read_prompts(
+    source: str,
+    column: str = "prompt",
+    limit: int | None = None,
+    seed: int = 0,
+    part: Container[str] | None = None,
+) -> PromptList:
     """The unique prompts of a source.
 
     Args:
@@ -201,6 +212,7 @@ def read_prompts(source: str, column: str = "prompt", limit: int | None = None, 
         column: the field that holds the prompt, in formats that have fields; others (.jsonl, .csv) become `meta`.
         limit: draw this many without replacement. The draw depends on `seed` and on the prompts, not on their order.
         seed: the run seed.
+        part: ids that may be used, such as a `HeldOut` set or what it leaves; None: all.
 
     Returns:
         Records in source order, with `.skipped` and `.repaired` telling what was left out or mended, and why.
@@ -209,7 +221,7 @@ def read_prompts(source: str, column: str = "prompt", limit: int | None = None, 
         UserError: as `iterate_prompts`, and when no prompt is left.
     """
     skipped, repaired = Skipped(), Skipped()
-    stream = iterate_prompts(source, column, skipped, repaired)
+    stream = iterate_prompts(source, column, skipped, repaired, part)
     records = list(stream) if limit is None else _sampled(stream, limit, seed)
     if not records:
         raise no_prompt(source, skipped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 
 from ..files import Digest
 from .sources import PromptRecord, Skipped, iterate_prompts, no_prompt, read_prompts
@@ -22,11 +22,11 @@ class PromptStream(Collection[PromptRecord]):
         UserError: as `read_prompts`.
     """
 
-    def __init__(self, source: str, column: str = "prompt") -> None:
-        self._source, self._column = source, column
+    def __init__(self, source: str, column: str = "prompt", part: Container[str] | None = None) -> None:
+        self._source, self._column, self._part = source, column, part
         self.skipped, self.repaired = Skipped(), Skipped()
         digest, self._count = Digest(), 0
-        for record in iterate_prompts(source, column, self.skipped, self.repaired):
+        for record in iterate_prompts(source, column, self.skipped, self.repaired, part):
             digest.add(record.id)
             self._count += 1
         if not self._count:
@@ -37,14 +37,18 @@ class PromptStream(Collection[PromptRecord]):
         return self._count
 
     def __iter__(self) -> Iterator[PromptRecord]:
-        return iterate_prompts(self._source, self._column, Skipped(), Skipped())
+        return iterate_prompts(self._source, self._column, Skipped(), Skipped(), self._part)
 
     def __contains__(self, record: object) -> bool:
         return any(other == record for other in self)
 
 
 def open_prompts(
-    source: str, column: str = "prompt", limit: int | None = None, seed: int = 0
+    source: str,
+    column: str = "prompt",
+    limit: int | None = None,
+    seed: int = 0,
+    part: Container[str] | None = None,
 ) -> Collection[PromptRecord]:
     """The prompts that `read_prompts` gives, held in memory only where they are a drawn sample (`limit`)."""
-    return PromptStream(source, column) if limit is None else read_prompts(source, column, limit, seed)
+    return PromptStream(source, column, part) if limit is None else read_prompts(source, column, limit, seed, part)
