@@ -120,7 +120,9 @@ def _settings(method: str, **fields: Any) -> Degradation:
 
 
 @pytest.mark.parametrize("method", ["removal", "rules"])
-def test_every_line_of_a_bad_file_is_written_or_counted(tmp_path: Path, method: str) -> None:
+def test_every_line_of_a_bad_file_is_written_or_counted(
+    tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = ["", "   ", "\t", *BAD, "cat", "  cat ", "a red\x00 \x1b[31mcat\x07 on a mat", "a red cat on a mat"]
     raw = [line.encode() for line in lines] + [b"caf\xe9 with a red ch\xe2teau", b"\xff\xfe\xfd", b"\xed\xa0\x80 lone"]
     source = tmp_path / "bad.txt"
@@ -135,6 +137,7 @@ def test_every_line_of_a_bad_file_is_written_or_counted(tmp_path: Path, method: 
     assert summary.skipped["source: duplicate"] >= 2 and summary.skipped["source: empty"] == 3
     listed = read_prompts(str(source))
     assert [record.id for record in listed] == [record.id for record in given_prompts]
+    assert "3 not UTF-8, read as Windows-1252 (first: line " in capsys.readouterr().err
     assert listed.repaired.counts["not UTF-8, read as Windows-1252"] == 3
     page = preview_html(preview_rows(_settings(method), listed, 0), tmp_path / "p.html").read_text(encoding="utf-8")
     assert "<b>&amp;</b>" not in page and "\x1b" not in page

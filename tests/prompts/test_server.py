@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import pytest
 from ddspo.errors import UserError
 from ddspo.prompts import server as backend
 from ddspo.prompts.degrade import answers_path, degrade_prompts, settings_path, skipped_path
+from ddspo.prompts.http_client import ChatClient
 from ddspo.prompts.sources import PromptRecord
 from ddspo.recipe import Degradation, LanguageModel
 
@@ -213,6 +217,24 @@ def test_wrong_token_and_redirects_are_user_errors(tmp_path: Path, start: Start)
     for bad in ("localhost:8000/v1", "http://me:secret@host/v1", "file:///etc/passwd"):
         with pytest.raises(UserError, match="must look like"):
             degrade_prompts(settings(bad), records(), tmp_path / "c.jsonl", seed=0)
+
+
+def http_error(code: int, body: str) -> urllib.error.HTTPError:
+    return urllib.error.HTTPError("http://x", code, "", http.client.HTTPMessage(), io.BytesIO(body.encode()))
+
+
+def test_a_token_is_masked_before_a_message_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "ZQZQ-1234")
+    client = ChatClient("http://127.0.0.1:9/v1", "tiny", "MY_TOKEN", 1.0)
+    for length in (0, *range(70, 85), *range(185, 205)):
+        for code in (400, 402, 404):
+            assert "ZQ" not in str(client._http_error(http_error(code, "x" * length + "ZQZQ-1234"), {}))
+
+
+def test_an_empty_account_stops_the_work_instead_of_skipping_prompts() -> None:
+    client = ChatClient("http://127.0.0.1:9/v1", "tiny", "OPENAI_API_KEY", 1.0)
+    error = client._http_error(http_error(402, "insufficient credits"), {})
+    assert isinstance(error, UserError) and "HTTP 402: insufficient credits" in str(error)
 
 
 CHILD = """

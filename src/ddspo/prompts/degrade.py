@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import Digest, write_json
 from ..processes import Process, this_process
-from ..progress import progress
+from ..progress import announce, progress
 from ..recipe import Degradation
 from ..rng import numpy_generator
 from .methods import DEGRADERS, deciding_settings
@@ -105,6 +105,8 @@ def degrade_prompts(
     parts.wait_for_all()
     skipped = getattr(records, "skipped", None)
     summary = finish(output, parts, described, skipped.counts if skipped else {})
+    if repaired := getattr(records, "repaired", None):
+        announce(f"degrade: prompts mended while reading: {repaired}")
     if not summary.written:
         raise UserError(
             f"degradation.method: '{settings.method}' could degrade no prompt ({summary.skipped}); "

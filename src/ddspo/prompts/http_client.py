@@ -75,7 +75,7 @@ class ChatClient:
         request = urllib.request.Request(self._url, body, headers, method="POST")
         try:
             with self._opener.open(request, timeout=self._timeout_s) as response:
-                return _content(self._read(response))
+                return self._masked(_content(self._read(response)))
         except urllib.error.HTTPError as error:
             with error:
                 raise self._http_error(error, options) from None
@@ -100,9 +100,12 @@ class ChatClient:
                 raise TimeoutError
         return b"".join(blocks)
 
+    def _masked(self, text: str) -> str:
+        return text.replace(self._token, "***") if self._token else text
+
     def _clean(self, text: object) -> str:
-        line = " ".join(str(text).split())[:200]
-        return line.replace(self._token, "***") if self._token else line
+        # Masked before it is cut, or half a token might stay.
+        return self._masked(" ".join(str(text).split()))[:200]
 
     def _http_error(self, error: urllib.error.HTTPError, options: dict[str, Any]) -> Exception:
         code = error.code
@@ -114,6 +117,12 @@ class ChatClient:
             return UserError(
                 f"the server at {self._url} refuses the token in ${self._token_variable} (HTTP {code}); set that "
                 "environment variable, or degradation.language_model.token_variable"
+            )
+        if code == 402:
+            # Every other prompt would be refused as well, and none of them is to blame.
+            return UserError(
+                f"the server at {self._url} wants payment (HTTP 402: {self._clean(body)}); what is done is kept; top "
+                "up the account and run the same command again"
             )
         if code == 404 or 300 <= code < 400:
             return UserError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from .lexicon import CLASS_OF, SINGULAR_OF
 from .tagger import Tag, Tagger
@@ -16,8 +17,7 @@ _FIRST = frozenset(words[0] for words in _RELATIONS)
 Span = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class NounPhrase:
+class NounPhrase(NamedTuple):
     """[start, end) of the tokens; the compound noun is [noun, noun_end), its last token is the head.
 
     'a round slice of bread' is one phrase with the head 'slice': what it measures belongs to it.
@@ -203,7 +203,7 @@ def _phrases(keys: Sequence[str], tags: Sequence[Tag], blocked: set[int]) -> lis
             index += 1
             continue
         if found and found[-1].head in MEASURES and keys[found[-1].end : phrase.start] == ["of"]:
-            phrase = replace(found.pop(), end=phrase.end)
+            phrase = found.pop()._replace(end=phrase.end)
         found.append(phrase)
         index = phrase.end
     return found

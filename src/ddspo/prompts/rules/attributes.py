@@ -1,4 +1,4 @@
-"""Edits of what is said about one thing: its attributes, its number, its name."""
+"""Edits of what is said about one thing: its attributes and its number; how it is named is in `naming`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from .analysis import Analysis, NounPhrase
-from .lexicon import CLASS_OF, COMPOUNDS, MEMBERS, PLURAL_OF, UNCOUNTED
-from .text import Edit, Splice, Token, cut, edit, put, said, word, words
-from .words import ATTRIBUTE_CLASS, ATTRIBUTES, NUMBER_WORDS, NUMBERS, OPPOSITES
+from .lexicon import CLASS_OF, PLURAL_OF, UNCOUNTED, is_alive
+from .objects import agreement
+from .text import Edit, Splice, Token, cut, edit, put, said
+from .words import ATTRIBUTE_CLASS, ATTRIBUTES, NUMBER_WORDS, NUMBERS, OPPOSITES, UNITS, is_abstract
 
 _CHANGEABLE = ("color", "material", "shape", "texture")
-_SYNONYMS = (
-    "gray grey silver",
-    "gold golden yellow",
-    "round circular spherical oval oblong",
-    "fabric cotton silk velvet wool woolen denim linen",
-    "metal metallic",
-    "square cubic rectangular",
+_SYNONYMS = tuple(
+    frozenset(group.split())
+    for group in (
+        "gray grey silver",
+        "gold golden yellow",
+        "round circular spherical oval oblong",
+        "fabric cotton silk velvet wool woolen denim linen",
+        "metal metallic",
+        "square cubic rectangular",
+    )
 )
+_FOODS = ("fruit", "vegetable", "piece of food")
+#: an attribute is exchanged for one of the first, plainest, words of its class
+_PLAIN = 12
 _MAX_COUNT = 10
-#: a thing is exchanged for one of the first, most common, members of its class
-_COMMON = 20
-#: man, woman, boy, girl, child, baby: whoever does a job may be a man, but a chef is no baby
-_COMMON_PEOPLE = 7
 
 
 def choose(rng: np.random.Generator, options: Sequence[str]) -> str:
@@ -47,34 +50,48 @@ def _cut_attribute(a: Analysis, phrase: NounPhrase, index: int) -> Splice:
     return cut(start, end)
 
 
+def visible(a: Analysis) -> list[NounPhrase]:
+    """The phrases that name something to see; how an abstract noun is called changes no picture."""
+    return [phrase for phrase in a.phrases if phrase.head in CLASS_OF or not is_abstract(phrase.head)]
+
+
 def drop_attribute(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
     """'a red car' -> 'a car'."""
-    for phrase in a.phrases:
+    for phrase in visible(a):
         for index, (start, end) in enumerate(phrase.attributes):
             change = f"- {said(a.tokens[start:end])} ({label(a, phrase)})"
             yield edit("drop_attribute", change, _cut_attribute(a, phrase, index))
-
-
-def _other_attribute(key: str, rng: np.random.Generator) -> str | None:
-    if key in OPPOSITES:
-        return OPPOSITES[key]
-    if ATTRIBUTE_CLASS.get(key) in _CHANGEABLE:
-        # The first words of each class are the plainest ones.
-        options = [other for other in ATTRIBUTES[ATTRIBUTE_CLASS[key]][:12] if not _alike(other, key)]
-        return choose(rng, options)
-    return None
 
 
 def _alike(one: str, other: str) -> bool:
     return one == other or any(one in group and other in group for group in _SYNONYMS)
 
 
+#: attribute -> what it may be changed to: of the first, plainest, words of its class those that mean something else
+_OTHERS = {
+    key: tuple(other for other in ATTRIBUTES[name][:_PLAIN] if not _alike(other, key))
+    for key, name in ATTRIBUTE_CLASS.items()
+    if name in _CHANGEABLE
+}
+
+
+def _other_attribute(key: str, phrase: NounPhrase, rng: np.random.Generator) -> str | None:
+    if key == "old" and is_alive(phrase.head):
+        return "young"
+    if key == "fresh" and CLASS_OF.get(phrase.head) not in _FOODS:
+        return None  # air, paint and ideas do not rot
+    if key in OPPOSITES:
+        return OPPOSITES[key]
+    options = _OTHERS.get(key)
+    return choose(rng, options) if options else None
+
+
 def change_attribute(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
     """'a red car' -> 'a blue car'; sizes and the like become their opposites."""
-    for phrase in a.phrases:
+    for phrase in visible(a):
         taken = {a.tokens[i].key for start, end in phrase.attributes for i in range(start, end)}
         for start, end in phrase.attributes:
-            other = _other_attribute(a.tokens[end - 1].key, rng) if end == start + 1 else None
+            other = _other_attribute(a.tokens[end - 1].key, phrase, rng) if end == start + 1 else None
             if other is not None and other not in taken:
                 token = a.tokens[start]
                 change = f"{token.key} -> {other} ({label(a, phrase)})"
@@ -83,17 +100,23 @@ def change_attribute(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
 
 def swap_attributes(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
     """'a red car and a blue bus' -> 'a blue car and a red bus'; an attribute of one alone moves to the other."""
-    for i, one in enumerate(a.phrases):
-        for two in a.phrases[i + 1 :]:
+    phrases = visible(a)
+    for i, one in enumerate(phrases):
+        for two in phrases[i + 1 :]:
             (s1, e1), (s2, e2) = one.attribute_span, two.attribute_span
             first, second = a.tokens[s1:e1], a.tokens[s2:e2]
             same_thing = (one.head, one.plural) == (two.head, two.plural)
             if same_thing or [t.key for t in first] == [t.key for t in second]:
                 continue
-            if not (first and second) and (one.determiner is None or two.determiner is None):
+            if not (first and second) and not (_may_lose(a, one) and _may_lose(a, two)):
                 continue
             change = f"{said(first) or '(none)'} ({label(a, one)}) <-> {said(second) or '(none)'} ({label(a, two)})"
             yield edit("swap_attributes", change, put(s1, e1, _spaced(second)), put(s2, e2, _spaced(first)))
+
+
+def _may_lose(a: Analysis, phrase: NounPhrase) -> bool:
+    """Whether all attributes may go: an article stays, and no comma as in 'the hot, steamy water'."""
+    return phrase.determiner is not None and phrase.attribute_span[1] == phrase.noun
 
 
 def _spaced(tokens: Sequence[Token]) -> list[Token]:
@@ -120,15 +143,13 @@ def _noun_form(a: Analysis, phrase: NounPhrase, plural: bool) -> Token | None:
 
 def change_count(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
     """'three cups' -> 'four cups'; 'a cup' -> 'two cups'."""
-    from .objects import agreement
-
     for phrase in a.phrases:
         if phrase.number is None:
             yield from _counted(a, phrase)
             continue
         token = a.tokens[phrase.number]
         value = _value(token)
-        if value is None or not 1 <= value <= 20:
+        if value is None or not 1 <= value <= 20 or phrase.head in UNITS:
             continue
         options = [n for n in range(1, _MAX_COUNT + 1) if n != value]
         near = [n for n in (value - 1, value + 1) if n in options]
@@ -145,8 +166,6 @@ def change_count(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
 
 def _counted(a: Analysis, phrase: NounPhrase) -> Iterator[Edit]:
     """'a cup' -> 'two cups', where the cup is known to be a thing that is counted."""
-    from .objects import agreement
-
     determiner = phrase.determiner
     if (
         determiner is None
@@ -170,61 +189,6 @@ def _counted(a: Analysis, phrase: NounPhrase) -> Iterator[Edit]:
 def drop_count(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
     """'three cups' -> 'cups'."""
     for phrase in a.phrases:
-        if phrase.number is not None and phrase.plural:
+        if phrase.number is not None and phrase.plural and phrase.head not in UNITS:
             token = a.tokens[phrase.number]
             yield edit("drop_count", f"- {token.key} ({label(a, phrase)})", cut(phrase.number, phrase.number + 1))
-
-
-def _class_of(a: Analysis, phrase: NounPhrase) -> str | None:
-    spoken = [a.tokens[i].key for i in range(phrase.noun, phrase.noun_end - 1)]
-    before = a.tokens[phrase.noun - 1].key if phrase.noun > phrase.start else ""
-    compound = f"{(spoken or [before])[-1]} {phrase.head}"
-    return COMPOUNDS.get(compound) or CLASS_OF.get(phrase.head)
-
-
-def _renamed(a: Analysis, phrase: NounPhrase, name: str) -> list[Splice] | None:
-    """The whole compound noun becomes `name`, in the number of the phrase."""
-    if phrase.head in UNCOUNTED or phrase.end != phrase.noun_end:
-        return None
-    start, tokens = phrase.noun, words(PLURAL_OF[name] if phrase.plural else name)
-    first = a.tokens[start]
-    if f"{a.tokens[start - 1].key} {phrase.head}" in COMPOUNDS and start > phrase.start:
-        start -= 1
-    if first.text[:1].isupper() and start == 0:
-        tokens[0] = word(tokens[0].text[:1].upper() + tokens[0].text[1:])
-    return [put(start, phrase.noun_end, tokens)]
-
-
-def _told_apart(a: Analysis, phrase: NounPhrase) -> bool:
-    """'a map of the world' and 'a block of stone' tie the two nouns together: neither can be another thing."""
-    after = a.tokens[phrase.end].key if phrase.end < len(a.tokens) else ""
-    bare = phrase.determiner is None and phrase.number is None and not phrase.plural
-    return after == "of" or (bare and phrase.start > 0 and a.tokens[phrase.start - 1].key == "of")
-
-
-def generalize_noun(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
-    """'a dog' -> 'an animal'."""
-    for phrase in a.phrases:
-        name = _class_of(a, phrase)
-        if name == "place" or _told_apart(a, phrase):
-            continue  # 'in the place' says nothing, and may have another preposition
-        if name is not None and name != phrase.head and (splices := _renamed(a, phrase, name)):
-            yield edit("generalize_noun", f"{label(a, phrase)} -> {name}", *splices)
-
-
-def change_object(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
-    """'a dog' -> 'a cat': another thing of the same class."""
-    present = {phrase.head for phrase in a.phrases}
-    for phrase in a.phrases:
-        name = _class_of(a, phrase)
-        if name == "place" and phrase.start and a.tokens[phrase.start - 1].key in ("on", "at"):
-            continue  # 'on the beach', 'at the zoo', but 'in the kitchen'
-        if _told_apart(a, phrase):
-            continue
-        common = MEMBERS.get(name or "", ())[: _COMMON_PEOPLE if name == "person" else _COMMON]
-        options = [member for member in common if member in PLURAL_OF and member not in present and member != name]
-        if not options or phrase.head == name:
-            continue
-        name = choose(rng, options)
-        if splices := _renamed(a, phrase, name):
-            yield edit("change_object", f"{label(a, phrase)} -> {name}", *splices)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import UserError
 from ..variants import UnusableError, Variant
-from . import attributes, objects, relations
+from . import attributes, naming, objects, relations
 from .analysis import Analysis, analyze
 from .lexicon import CLASS_OF, SINGULAR_OF
 from .tagger import Tagger, WordListTagger
@@ -23,14 +23,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "change_attribute": (attributes.change_attribute,),
     "swap_attributes": (attributes.swap_attributes,),
     "drop_object": (objects.drop_object,),
-    "change_object": (attributes.change_object,),
+    "change_object": (naming.change_object,),
     "swap_objects": (objects.swap_objects, relations.swap_places),
     "drop_relation": (relations.drop_relation,),
     "change_relation": (relations.change_relation,),
     "reverse_relation": (relations.reverse_relation,),
     "change_count": (attributes.change_count,),
     "drop_count": (attributes.drop_count,),
-    "generalize_noun": (attributes.generalize_noun,),
+    "generalize_noun": (naming.generalize_noun,),
     "drop_phrase": (objects.drop_phrase,),
     "drop_style": (objects.drop_style,),
 }

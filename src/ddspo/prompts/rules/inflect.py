@@ -68,7 +68,7 @@ _IRREGULAR_PASTS = {
 }
 _DOUBLED = frozenset(
     "beg chat chop clap cut dig drag drip drop fit flap flit get grab grin grip hit hop hug hum jog knit pat pet "
-    "plan put row "
+    "nap plan put row "
     "rub run scrub shop sip sit skip slam slip snap spin stir step stop strum swim tap trot wag win wrap".split()
 ) - {"row"}
 #: written with a vowel and spoken with a consonant, and the other way round

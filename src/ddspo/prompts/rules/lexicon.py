@@ -82,7 +82,19 @@ for _name, _members in _CLASSES.items():
 MEMBERS: dict[str, tuple[str, ...]] = {
     name: tuple(member for member in members.split() if CLASS_OF[member] == name) for name, members in _CLASSES.items()
 }
-#: two words that are one noun -> its class (what its last word is, or 'object' where no class fits)
+#: places that the same preposition leads to: 'in the kitchen' may become 'in the office', not 'in the mountain'
+PLACE_GROUPS = tuple(
+    tuple(group.split())
+    for group in (
+        "kitchen bathroom bedroom classroom office restaurant hallway garage studio gym",
+        "park forest garden field desert meadow valley jungle backyard yard",
+        "mountain hill cliff",
+        "river lake ocean pond",
+        "street road path trail alley",
+        "city village market",
+    )
+)
+#: two words that are one noun -> its class (what its last word is, 'object' where no class fits, '' for none)
 COMPOUNDS = {
     "hot dog": "piece of food",
     "ice cream": "piece of food",
@@ -109,7 +121,14 @@ COMPOUNDS = {
     "christmas tree": "plant",
     "boxing glove": "garment",
     "record player": "device",
-    "cd player": "device",
+    "sweet potato": "vegetable",
+    "hot tub": "object",
+    "hot air": "",
+    "book signing": "",
+    "table setting": "",
+    "wine tasting": "",
+    "light fixture": "",
+    "bottle cap": "object",
 }
 #: things that are never counted, and names that only exist in the plural
 UNCOUNTED = frozenset(
@@ -120,6 +139,12 @@ UNCOUNTED = frozenset(
 )
 PLURAL_OF = {noun: plural(noun) for noun in [*CLASS_OF, *_CLASSES] if noun not in UNCOUNTED}
 SINGULAR_OF = {form: noun for noun, form in reversed(PLURAL_OF.items())}
+
+
+def is_alive(noun: str) -> bool:
+    """Whether a noun, in either number, names an animal or a person."""
+    return CLASS_OF.get(SINGULAR_OF.get(noun, noun)) in ("animal", "bird", "insect", "fish", "person")
+
 
 _VERBS = (
     "accept accompany add admire adorn appear approach arrange arrive ask attend await bake balance bark bathe beat "
@@ -146,7 +171,11 @@ _VERBS = (
     "wander warm wash watch water wave wear weep weigh welcome whip whisper whistle wind wink work wrap write "
     "yawn zoom "
     "battle bathe converse discuss fetch rehearse renovate repair sculpt tend tickle host complement showcase glide "
-    "signal slice float wedge suspend propel weave"
+    "signal slice float wedge suspend propel weave "
+    "adapt amplify assemble bask billow brainstorm browse bubble bury buzz chat check chop clash clatter compose creak "
+    "croak crumble crunch dart devour drizzle exude frown gallop install invigorate juggle knead linger loom nap "
+    "navigate organize pierce pound propose prune quench radiate refract savor select sketch sniff squish tantalize "
+    "thrive toss transform tumble tune waft wriggle"
 )
 #: every form of every verb -> which forms it can be: 'base', 's', 'ing', 'past'
 VERB_FORMS: dict[str, frozenset[str]] = {}

@@ -7,20 +7,45 @@ from collections.abc import Iterator
 import numpy as np
 
 from .analysis import Analysis, NounPhrase
-from .lexicon import CLASS_OF, THIRD_PERSON, VERB_FORMS
+from .lexicon import CLASS_OF, THIRD_PERSON, VERB_FORMS, is_alive
 from .text import Edit, Splice, Token, cut, edit, put, said, word
-from .words import MEASURES, SYMMETRIC
+from .words import MEASURES, SYMMETRIC, is_abstract
 
 _PLURAL_AUXILIARY = {"is": "are", "was": "were", "has": "have", "does": "do"}
 _SINGULAR_AUXILIARY = {plural: singular for singular, plural in _PLURAL_AUXILIARY.items()}
 _BASE_OF = {third: base for base, third in THIRD_PERSON.items()}
+#: without what follows these say nothing: 'is looking at', 'made for', 'filled with'
+_NEEDY = frozenset(
+    "look looks looking looked made filled covered surrounded lined topped equipped engaged immersed based dressed "
+    "consists consisting belongs lead leads leading led cut cuts sliced slices".split()
+)
+_ONLY_SINGULAR = frozenset("a an this that each every another".split())
+OWNERS = frozenset("his her its their".split())
+_SELVES = frozenset("himself herself itself".split())
 _PLAIN_MEDIUM = frozenset("a an the photo photograph picture image of".split())
 
 
 def agreement(a: Analysis, subject: NounPhrase, singular: bool) -> list[Splice] | None:
-    """What the verb needs when the number of its subject changes: nothing, one splice, or None for 'unclear'."""
+    """What the rest needs when the number of the subject changes: splices, perhaps none, or None for 'unclear'."""
     if subject.start != a.start:
         return []
+    verb = _verb_agreement(a, subject, singular)
+    return verb if verb is None or singular else [*verb, *_owners(a, subject)]
+
+
+def _owners(a: Analysis, subject: NounPhrase) -> list[Splice]:
+    """'its owner' and 'itself' for a subject that becomes several: 'their owner', 'themselves'."""
+    found = []
+    for index in range(subject.end, len(a.tokens)):
+        key, following = a.tokens[index].key, a.tags[index + 1] if index + 1 < len(a.tags) else "sign"
+        if key in OWNERS and following in ("noun", "adjective"):
+            found.append(put(index, index + 1, [word("their")]))
+        elif key in _SELVES:
+            found.append(put(index, index + 1, [word("themselves")]))
+    return found
+
+
+def _verb_agreement(a: Analysis, subject: NounPhrase, singular: bool) -> list[Splice] | None:
     for index in range(subject.end, len(a.tokens)):
         key, tag = a.tokens[index].key, a.tags[index]
         forms = (_SINGULAR_AUXILIARY if singular else _PLURAL_AUXILIARY).get(key)
@@ -44,8 +69,9 @@ def _list_tokens(a: Analysis, kept: list[NounPhrase], dropped_first: NounPhrase 
         if number:
             result.append(word("and") if number == len(kept) - 1 else Token("", ",", ","))
         elif dropped_first is not None and phrase.determiner is None and phrase.number is None:
-            if dropped_first.determiner is not None and not phrase.plural:
-                part = [a.tokens[dropped_first.determiner], Token(" ", part[0].text, part[0].key), *part[1:]]
+            shared = dropped_first.determiner
+            if shared is not None and not (phrase.plural and a.tokens[shared].key in _ONLY_SINGULAR):
+                part = [a.tokens[shared], Token(" ", part[0].text, part[0].key), *part[1:]]
         result += [Token(" ", part[0].text, part[0].key), *part[1:]]
     return result
 
@@ -54,6 +80,8 @@ def _drop_from_list(a: Analysis, group: tuple[NounPhrase, ...]) -> Iterator[Edit
     if group[0].start and a.tokens[group[0].start - 1].key in ("between", "among"):
         return  # nothing is between one thing
     for index, gone in enumerate(group):
+        if gone.head not in CLASS_OF and is_abstract(gone.head):
+            continue  # 'a display of artistry and craftsmanship'
         kept = [phrase for phrase in group if phrase is not gone]
         whole = NounPhrase(group[0].start, 0, group[-1].end, group[-1].end, (), None, None, "", True)
         verb: list[Splice] | None = []
@@ -75,14 +103,21 @@ def _drop_place(a: Analysis, group: tuple[NounPhrase, ...], before: NounPhrase |
     start, end = group[0].start, group[-1].end
     while start > a.start and a.tags[start - 1] == "preposition":
         start -= 1
-    closed = end >= a.end or a.tags[end] in ("sign", "preposition") or _new_clause(a, end)
+    goes_on = end + 1 < a.end and a.tags[end] == "preposition"  # not '... for a night in'
+    closed = end >= a.end or a.tags[end] == "sign" or goes_on or _new_clause(a, end)
     closed = closed and (end >= a.end or a.tokens[end].key != "of")
     if start == group[0].start or start <= a.start or not closed or a.tokens[start].key in ("of", "to", "like", "as"):
         return
     if before is not None and before.end == start and before.head in MEASURES:
         return
+    if a.tokens[start].key == "from" and end < a.end and a.tokens[end].key == "to":
+        return  # 'from tree to tree'
     if a.tokens[start].key == "with" and a.tokens[start - 1].key.startswith("contrast"):
         return  # nothing contrasts alone
+    if a.tokens[start - 1].key in _NEEDY or (
+        len(group) == 1 and group[0].head not in CLASS_OF and is_abstract(group[0].head)
+    ):
+        return
     while start > a.start and a.tags[start - 1] in ("auxiliary", "adverb"):
         start -= 1
     if start > a.start and a.tags[start - 1] in ("noun", "verb"):
@@ -100,7 +135,8 @@ def drop_object(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
     if len(a.groups) == 2 and a.groups[0][0].start == a.start and a.groups[1][-1].end == a.end:
         (first, *rest), (second, *_) = a.groups
         between = range(first.end, second.start)
-        if not rest and all(a.tags[i] == "preposition" for i in between) and a.tokens[first.end].key != "of":
+        led_by = all(a.tags[i] == "preposition" for i in between) and a.tokens[first.end].key != "of"
+        if not rest and led_by and not _own(a, second):
             change = f"- {said(a.tokens[first.start : second.start])}"
             yield edit("drop_object", change, cut(first.start, second.start))
 
@@ -116,7 +152,12 @@ def swap_objects(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
         allowed = ("verb", "auxiliary", "preposition", "adverb")
         if not verbs or any(a.tags[i] not in allowed for i in between) or _own(a, two):
             continue
-        if one.determiner is None or two.determiner is None or one.head == two.head or _alive(one) != _alive(two):
+        if (
+            one.determiner is None
+            or two.determiner is None
+            or one.head == two.head
+            or is_alive(one.head) != is_alive(two.head)
+        ):
             continue
         if one.head not in CLASS_OF or two.head not in CLASS_OF or disagrees(a, one, two):
             continue
@@ -124,10 +165,6 @@ def swap_objects(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
             continue
         change = f"{said(a.tokens[one.start : one.end])} <-> {said(a.tokens[two.start : two.end])}"
         yield exchanged("swap_objects", change, a, one, two)
-
-
-def _alive(phrase: NounPhrase) -> bool:
-    return CLASS_OF.get(phrase.head) in ("animal", "bird", "insect", "fish", "person")
 
 
 def disagrees(a: Analysis, one: NounPhrase, two: NounPhrase) -> bool:
@@ -138,8 +175,7 @@ def disagrees(a: Analysis, one: NounPhrase, two: NounPhrase) -> bool:
 
 def _own(a: Analysis, phrase: NounPhrase) -> bool:
     """'her book' cannot come before the one it belongs to."""
-    owners = ("his", "her", "its", "their")
-    return phrase.determiner is not None and a.tokens[phrase.determiner].key in owners
+    return phrase.determiner is not None and a.tokens[phrase.determiner].key in OWNERS
 
 
 def exchanged(kind: str, change: str, a: Analysis, one: NounPhrase, two: NounPhrase) -> Edit:

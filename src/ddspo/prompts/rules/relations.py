@@ -8,20 +8,25 @@ import numpy as np
 
 from .analysis import Analysis, NounPhrase
 from .attributes import choose
-from .lexicon import CLASS_OF
+from .lexicon import CLASS_OF, is_alive
 from .objects import disagrees, exchanged
 from .text import Edit, edit, put, said, words
-from .words import RELATIONS, SYMMETRIC
+from .words import BACKDROPS, RELATIONS, SYMMETRIC
 
 #: bare prepositions that may be exchanged between two known things
 _BARE = {"on": ("under", "next to", "behind"), "under": ("on", "next to", "behind"), "in": ("next to", "behind")}
 
 
 def _around(a: Analysis, start: int, end: int) -> tuple[NounPhrase, NounPhrase] | None:
-    """The phrases that a relation at [start, end) connects; a verb may stand between the first and it."""
+    """The phrases that a relation at [start, end) connects; a verb may stand between the first and it.
+
+    None where there are not two, or the second is no place: 'chatting over lunch', 'under the stars'.
+    """
     after = [group[0] for group in a.groups if group[0].start == end]
     before = [group[-1] for group in a.groups if group[-1].end <= start]
     if not after or not before:
+        return None
+    if after[0].head in BACKDROPS:
         return None
     between = range(before[-1].end, start)
     return (before[-1], after[0]) if all(a.tags[i] in ("verb", "auxiliary", "adverb") for i in between) else None
@@ -73,6 +78,8 @@ def swap_places(a: Analysis, rng: np.random.Generator) -> Iterator[Edit]:
             continue
         if any(len(group) > 1 and set(group) & set(pair) for group in a.groups):
             continue
+        if is_alive(pair[0].head) != is_alive(pair[1].head) and "verb" in a.tags[pair[0].end : start]:
+            continue  # 'a tree meditating under a person'
         if any(p.determiner is None and p.number is None for p in pair):
             continue
         change = f"{said(a.tokens[pair[0].start : pair[0].end])} <-> {said(a.tokens[pair[1].start : pair[1].end])}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from ...errors import UserError
-from .lexicon import CLASS_OF, COMPOUNDS, MEMBERS, SINGULAR_OF, UNCOUNTED, VERB_FORMS
+from .lexicon import CLASS_OF, COMPOUNDS, MEMBERS, SINGULAR_OF, UNCOUNTED, VERB_FORMS, is_alive
 from .words import (
     ADJECTIVES,
     ADVERBS,
@@ -17,6 +17,7 @@ from .words import (
     NUMBERS,
     PREPOSITIONS,
     PRONOUNS,
+    PURPOSES,
 )
 
 Tag = Literal[
@@ -49,7 +50,8 @@ _LIKELY_ENDINGS = ("al", "ic", "ive", "ary")
 #: -ing and -ed words that name things
 _NOT_VERBS = frozenset(
     "building painting earring ring string king wing ceiling railing clothing drawing evening morning spring lightning "
-    "wedding wing pudding icing bed seed weed sled shed red need speed bracelet sunbed".split()
+    "wedding wing pudding icing bed seed weed sled shed red need speed bracelet sunbed "
+    "seating setting warning seaweed duckling".split()
 )
 _COMPOUND_STARTS = frozenset(compound.split()[0] for compound in COMPOUNDS)
 _NOT_ADVERBS = frozenset(
@@ -90,13 +92,23 @@ class WordListTagger:
             if _is_compound(word, following) or (index and _is_compound(words[index - 1], word)):
                 tags.append("noun")
                 continue
-            tags.append(closed_tag(word) or self._open(word, tags[-1] if tags else None, following))
+            if (word, following) == ("each", "other") or (index and (words[index - 1], word) == ("each", "other")):
+                tags.append("pronoun")
+                continue
+            tags.append(closed_tag(word) or self._open(word, tags, following))
         return tags
 
-    def _open(self, word: str, before: Tag | None, following: str) -> Tag:
+    def _open(self, word: str, tags: Sequence[Tag], following: str) -> Tag:
+        before = tags[-1] if tags else None
+        if before == "adverb" and tags[-2:-1] == ["noun"]:
+            before = "noun"  # 'the designer carefully selected fabrics'
         # A word that may continue the noun phrase stands next.
         goes_on = bool(following) and closed_tag(following) is None
         forms = VERB_FORMS.get(word, frozenset())
+        if word in PURPOSES and before in ("determiner", "number", "adjective") and goes_on and not is_alive(following):
+            return "noun"  # 'a shopping bag', but 'a running dog'
+        if before == "conjunction" and "ing" in forms and not goes_on:
+            return "verb"  # '... and walking down the street'
         if before in ("auxiliary", "noun", "pronoun", "adverb") and self._is_verb(
             word, forms, before, following, goes_on
         ):
@@ -111,7 +123,9 @@ class WordListTagger:
                 return "adjective"
             if before in ("determiner", "number"):
                 return "noun"
-            return "verb" if forms or not goes_on else "adjective"
+            # 'the dress exuded elegance', '... in the park, savoring snacks'
+            clause = before == "noun" or (before == "sign" and not {"verb", "auxiliary"}.isdisjoint(tags))
+            return "verb" if forms or not goes_on or clause else "adjective"
         if before == "preposition" and "base" in forms and word not in _NOUNS and closed_tag(following) == "determiner":
             return "verb"  # 'to reach a shelf'
         return "noun"
@@ -128,7 +142,7 @@ class WordListTagger:
     @staticmethod
     def _is_verb(word: str, forms: frozenset[str], before: Tag, following: str, goes_on: bool) -> bool:
         if word in _NOT_VERBS:
-            return False
+            return before == "auxiliary" and "ing" in forms  # 'is painting a wall'
         if before == "auxiliary":
             return bool(forms & {"ing", "past", "base"}) or word.endswith(("ing", "ed")) and word not in ADJECTIVES
         if "ing" in forms or "past" in forms:

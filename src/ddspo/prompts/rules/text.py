@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from .inflect import article
@@ -50,15 +49,14 @@ def words(text: str) -> list[Token]:
 def tokenize(prompt: str) -> list[Token]:
     """Split a prompt; joining space and text of all tokens gives it back (white space at its end is lost)."""
     tokens = []
-    for match in _TOKEN.finditer(prompt):
-        text = match.group(0)[len(match["space"]) :]
-        key = "" if match["opaque"] else (match["inner"] or text).strip().lower().replace("’", "'")
-        tokens.append(Token(match["space"], text, key))
+    for space, weighted, inner, opaque, plain, other in _TOKEN.findall(prompt):
+        text = plain or other or weighted or opaque
+        key = "" if opaque else (inner or text).strip().lower().replace("’", "'")
+        tokens.append(Token(space, text, key))
     return tokens
 
 
-@dataclass(frozen=True)
-class Splice:
+class Splice(NamedTuple):
     """Tokens [start, end) give way to `tokens`."""
 
     start: int
@@ -66,8 +64,7 @@ class Splice:
     tokens: tuple[Token, ...] = ()
 
 
-@dataclass(frozen=True)
-class Edit:
+class Edit(NamedTuple):
     """A change with its name; splices do not overlap."""
 
     kind: str
@@ -115,10 +112,8 @@ def _spliced(tokens: Sequence[Token], splices: Sequence[Splice]) -> list[Token]:
 
 def _mended_articles(original: Sequence[Token], tokens: list[Token]) -> list[Token]:
     """'a' and 'an' agree with the next word wherever that pair is new; the prompt's own mistakes stay."""
-    for index, (_, _, key) in enumerate(tokens[:-1]):
-        if key not in ("a", "an"):
-            continue
-        following = tokens[index + 1].key
+    for index in [number for number, token in enumerate(tokens[:-1]) if token.key in ("a", "an")]:
+        key, following = tokens[index].key, tokens[index + 1].key
         if following[:1].isalpha() and (wanted := article(following)) != key:
             if not any(one.key == key and two.key == following for one, two in itertools.pairwise(original)):
                 tokens[index] = tokens[index].saying(wanted)

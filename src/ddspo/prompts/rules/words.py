@@ -20,8 +20,8 @@ ADVERBS = frozenset(
 )
 PREPOSITIONS = frozenset(
     "of in on at by with from to into onto over under above below behind beside near next between among through across "
-    "along around against inside outside beneath underneath beyond during without within toward towards off for about "
-    "amid like atop past before after until up down as per via".split()
+    "along alongside around against inside outside beneath underneath beyond during without within toward towards off "
+    "for about amid like atop past before after until up down as per via".split()
 )
 
 NUMBERS = {
@@ -66,7 +66,7 @@ for _pair in (
     "warm/cool bright/dark soft/hard wet/dry new/old young/old clean/dirty heavy/light open/closed empty/full "
     "sharp/dull "
     "sweet/sour smooth/rough shiny/matte happy/sad fresh/rotten deep/shallow loud/quiet fast/slow modern/ancient "
-    "light/dark crunchy/soggy calm/stormy beautiful/ugly straight/curved clear/murky delicate/sturdy rich/poor"
+    "light/dark crunchy/soggy calm/stormy beautiful/ugly straight/curved clear/murky delicate/sturdy"
 ).split():
     _one, _other = _pair.split("/")
     OPPOSITES.setdefault(_one, _other)
@@ -84,7 +84,7 @@ ADJECTIVES = (
         "crowded bustling lush arid endless busy gentle dusty rusty crusty leafy grassy snowy sunny cloudy stormy "
         "rainy foggy "
         "misty hazy chilly frosty damp moist sticky slimy slippery creepy spooky cute lovely pretty handsome adorable "
-        "friendly angry tired sleepy hungry thirsty lazy playful curious brave strong weak rich fierce wild tame "
+        "friendly angry tired sleepy hungry thirsty lazy playful curious brave strong weak rich poor fierce wild tame "
         "old-fashioned "
         "ancient antique vintage retro futuristic modern contemporary traditional classic royal imperial gothic "
         "baroque "
@@ -100,7 +100,9 @@ ADJECTIVES = (
         "peaceful "
         "quiet loud noisy chaotic thorny gnarled bare barren fertile healthy sick raw ripe rotten fresh frozen melted "
         "hardy "
-        "sore achy blunt pointy rounded angular geometric symmetrical asymmetrical edible portable wearable "
+        "sore achy harsh brittle steamy glistening striking sprawling imposing enduring fleeting tantalizing skilled "
+        "mesmerizing sophisticated stained cluttered aged unparalleled "
+        "blunt pointy rounded angular geometric symmetrical asymmetrical edible portable wearable "
         "potted parked "
         "framed mounted worn torn broken cracked chipped faded weathered abandoned deserted furnished decorated "
         "covered "
@@ -165,6 +167,39 @@ MEASURES = frozenset(
     "herd flock swarm cluster loaf field sea".split()
 )
 
+#: counted nouns that are no things: '8 k', '35 mm'
+UNITS = frozenset("k mm cm m km px fps p d ad bc am pm x kg degrees percent years hours minutes".split())
+#: what everything is under or before: another place beside it says nothing ('sharing stories on the stars'); and what
+#: 'over' joins in time only ('chatting over lunch')
+BACKDROPS = frozenset(
+    "sky skies sun moon star stars moonlight sunlight starlight horizon rain wind lunch dinner breakfast brunch meal "
+    "coffee tea drinks time years hours night day weekend supervision construction".split()
+)
+#: -ing words that say what a thing is for: 'a shopping bag' is one noun, 'a smiling girl' is not
+PURPOSES = frozenset(
+    "shopping fishing sewing cutting washing rocking dining parking swimming boxing measuring dressing hiking walking "
+    "running skipping writing baking cooking training sleeping skating skiing riding reading drinking frying mixing "
+    "serving racing jumping climbing diving wedding watering knitting mailing watching waiting living camping "
+    "hunting".split()
+)
+_ABSTRACT_ENDINGS = tuple("ness ship tion sion ance ence ity ism istry tude dom ncy".split())
+_ABSTRACT = frozenset(
+    "love pride joy ease grace care skill speed form function power strength style hope fear peace nature life time "
+    "work fun delight design geometry energy passion focus adrenaline art wonder glory warmth flair health beauty "
+    "wisdom knowledge courage sense touch taste feel symbol choice speech refinement luxury grandeur opulence".split()
+)
+#: of those with such endings what can be seen
+_SEEN = frozenset(
+    "station fountain kingdom ambulance entrance audience celebrity university city decoration illustration vegetation "
+    "plantation invitation mansion fence lion stallion pavilion medallion cushion onion".split()
+)
+
+
+def is_abstract(noun: str) -> bool:
+    """Whether a noun names nothing that a picture can show: 'with ease', 'a display of artistry'."""
+    return noun in _ABSTRACT or (noun.endswith(_ABSTRACT_ENDINGS) and len(noun) > 5 and noun not in _SEEN)
+
+
 #: pictures: 'a photo of', 'an oil painting of'
 MEDIA = frozenset(
     "photo photograph picture image painting drawing sketch illustration rendering render poster wallpaper artwork "
@@ -180,5 +215,5 @@ STYLE_WORDS = frozenset(
     "sharp focus smooth lighting lit volumetric ambient studio photography photograph photo award-winning award "
     "trending composition symmetrical symmetry highres resolution quality matte vivid hd wallpaper engine focus depth "
     "digital vaporwave synthwave impressionist impressionism surrealism surrealistic baroque renaissance art-nouveau "
-    "minimalist dslr macro closeup close-up wide-angle shot angle tones palette greg".split()
+    "canvas minimalist dslr macro closeup close-up wide-angle shot angle tones palette greg".split()
 )
