@@ -44,10 +44,14 @@ def diagnose(drift: float | None, saturation: float | None, done: float) -> tupl
                 f"the loss is still where it began (-log sigmoid: log 2) though the policy moved {drift:.2g} times the "
                 "contrast: objective.beta is too small to see it; raise it"
             )
-        return (
-            "stuck",
+        if drift is None:
+            return "stuck", (
+                "the loss is still where it began (-log sigmoid: log 2): the policy has hardly moved, or "
+                "objective.beta is too small to see that it did; raise the learning rate or objective.beta"
+            )
+        return "stuck", (
             "the loss is still where it began (-log sigmoid: log 2), the policy has hardly moved; raise the learning "
-            "rate, or train longer",
+            "rate, or train longer"
         )
     if saturation < SETTLED:
         far = (

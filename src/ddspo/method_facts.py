@@ -39,6 +39,15 @@ class ObjectiveFacts:
     across_pairs: bool = False
 
     @property
+    def settles(self) -> bool:
+        """Whether sigmoid(-margin) says how much a pair still teaches: ½ at policy = reference, 0 once it is settled.
+
+        Not in 'dspo' and 'mapo', whose regression goes on whatever the margin, nor in 'dppo', whose margin does not
+        start at 0 because it has no reference.
+        """
+        return self.beta_scales_errors and self.needs_reference
+
+    @property
     def policy_rows(self) -> int:
         """Policy rows per pair."""
         return 1 if self.sides == "win" else 2

@@ -90,3 +90,13 @@ def test_weights() -> None:
     assert linear.dtype == torch.float32
     assert linear.tolist() == pytest.approx([0.0, 333 / 999, 1.0])
     assert timestep_weight(Timesteps(weight="linear"), FLOW, torch.tensor([250.0, 1000.0])).tolist() == [0.25, 1.0]
+
+
+def test_the_weight_of_high_noise_is_its_share_in_the_variance_of_x_t() -> None:
+    timestep = torch.tensor([0, 333, 999])
+    found = timestep_weight(Timesteps(weight="high_noise"), VP, timestep)
+    assert found.dtype == torch.float32
+    cumprod = DDPMScheduler().alphas_cumprod[timestep].double()
+    torch.testing.assert_close(found.double(), 1 - cumprod, rtol=1e-6, atol=1e-7)  # alpha² + sigma² = 1
+    flow = timestep_weight(Timesteps(weight="high_noise"), FLOW, torch.tensor([250.0, 500.0, 1000.0]))
+    assert flow.tolist() == pytest.approx([0.25**2 / (0.25**2 + 0.75**2), 0.5, 1.0])

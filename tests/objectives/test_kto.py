@@ -70,6 +70,26 @@ def test_signs_at_the_start() -> None:
     torch.testing.assert_close(slope.lose, -BETA / 4 * d / DIMS)
 
 
+def test_the_zero_point_carries_no_gradient() -> None:
+    """Each picture is weighed by the utility's slope at its own gain, where the zero point is well above its floor."""
+    reference, target = pair(0), pair(2)
+    policy = WinLose(target.win + 0.1, target.lose + 0.2)  # both sides gain
+    weights = []
+    gains = [
+        (getattr(reference, s) - getattr(target, s)).square().flatten(1).mean(1)
+        - (getattr(policy, s) - getattr(target, s)).square().flatten(1).mean(1)
+        for s in ("win", "lose")
+    ]
+    zero = torch.cat(gains).mean()
+    assert zero > 0.5
+    for gain, label in zip(gains, (1, -1), strict=True):
+        h = torch.sigmoid(label * 0.3 * (gain - zero))
+        weights.append((label * 0.3 * h * (1 - h))[:, None, None, None])
+    slope = gradients(lambda sides: kto_loss(sides, reference, target, beta=0.3), policy)
+    torch.testing.assert_close(slope.win, weights[0] * (policy.win - target.win) / DIMS)
+    torch.testing.assert_close(slope.lose, weights[1] * (policy.lose - target.lose) / DIMS)
+
+
 def test_each_picture_counts_alone_but_for_the_zero_point() -> None:
     """With the zero point at its floor a side's value does not depend on the other side."""
     reference, target = pair(1), pair(2)

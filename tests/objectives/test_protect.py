@@ -98,19 +98,21 @@ def test_without_the_reward_the_loss_is_convex_and_the_published_one_is_not(
     assert any((bend(*pair) < 0).any() for pair in ends)
 
 
+@pytest.mark.parametrize("reward", [True, False])
 @pytest.mark.parametrize("tau", [0.25, 1.0, 4.0])
 def test_the_trust_bound_is_the_most_that_drift_within_it_can_give(
-    reference: WinLose, target: WinLose, tau: float
+    reference: WinLose, target: WinLose, tau: float, reward: bool
 ) -> None:
     signal = reference.lose - target.lose
-    bound = trust_bound(reference.lose, target.lose, beta=3.0, trust_region=tau)
-    best = lose_part(reference.lose + tau**0.5 * signal, reference.lose, target.lose, beta=3.0)
+    part = lose_part if reward else linear_lose_part
+    bound = trust_bound(reference.lose, target.lose, beta=3.0, trust_region=tau, lose_reward=reward)
+    best = part(reference.lose + tau**0.5 * signal, reference.lose, target.lose, beta=3.0)
     torch.testing.assert_close(best, bound, rtol=1e-9, atol=1e-12)
     length = signal.square().flatten(1).sum(1).sqrt()
     for seed in range(20):
         other = draw(seed)
         other *= (tau**0.5 * length / other.square().flatten(1).sum(1).sqrt())[:, None, None, None]
-        assert (lose_part(reference.lose + other, reference.lose, target.lose, beta=3.0) <= bound + 1e-9).all()
+        assert (part(reference.lose + other, reference.lose, target.lose, beta=3.0) <= bound + 1e-9).all()
 
 
 @pytest.mark.parametrize("reward", [True, False])
@@ -118,15 +120,14 @@ def test_beyond_the_trust_region_only_the_winning_side_still_moves(
     reference: WinLose, target: WinLose, reward: bool
 ) -> None:
     signal = reference.lose - target.lose
-    for steps, pushes in ((0.9, True), (40.0, False)):
+    for steps, pushes in ((0.99, True), (1.01, False), (40.0, False)):
         policy = WinLose(reference.win + 0.1, reference.lose + steps * signal)
         gradient = gradients(policy, reference, target, trust_region=1.0, lose_reward=reward)
         assert bool(gradient.lose.abs().sum() > 0) is pushes
         assert (gradient.win < 0).all()  # margin falls with drift of the winning side, inside and outside
-    far = protected_margin(
-        WinLose(reference.win, reference.lose + 1e3 * signal), reference, target, beta=3.0, trust_region=1.0
-    )
-    torch.testing.assert_close(far, trust_bound(reference.lose, target.lose, beta=3.0, trust_region=1.0))
+    form: dict[str, Any] = {"beta": 3.0, "trust_region": 1.0, "lose_reward": reward}
+    far = protected_margin(WinLose(reference.win, reference.lose + 1e3 * signal), reference, target, **form)
+    torch.testing.assert_close(far, trust_bound(reference.lose, target.lose, **form))
 
 
 def test_float32_and_half_inputs_agree() -> None:

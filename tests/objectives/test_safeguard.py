@@ -97,6 +97,13 @@ def test_our_form_on_contrastive_targets_lets_the_winning_side_move_along_the_co
     assert (scale(10 * across, 10 * across) < 0.51).all()  # drift that is not along the contrast is held back
 
 
+def test_a_losing_side_that_fell_behind_its_target_is_held_and_never_reversed() -> None:
+    """Both <q, a> < 0 and <q, b> > 0: the quotient is negative, the scale is not."""
+    reference, target, d = contrastive(3)
+    behind = WinLose(reference.win + 0.3 * d, reference.lose - 2 * d)  # a = 0.3 d, q = -0.2 d, b = -d
+    assert losing_scale(behind, target, mu=0.5, free=d).tolist() == [0.0] * 3
+
+
 def test_mu_one_allows_the_winning_side_nothing() -> None:
     reference, target, d = contrastive(3)
     moved = WinLose(reference.win + 0.1 * d, reference.lose + 0.1 * d)

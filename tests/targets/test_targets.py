@@ -9,6 +9,7 @@ from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DCond
 from torch import Tensor
 
 from ddspo.diffusion.noise_path import NoisePath
+from ddspo.diffusion.states import states
 from ddspo.method_facts import TARGETS as FACTS
 from ddspo.objectives.preference import preference_loss
 from ddspo.recipe import Target
@@ -162,6 +163,29 @@ def test_forward_noise_targets_are_the_noise_or_the_velocity() -> None:
     target = forward_noise(batch, x_t, Recorder(), FLOW).target
     torch.testing.assert_close(target.win, batch.noise - batch.x_0.win)
     torch.testing.assert_close(target.lose, batch.noise - batch.x_0.lose)
+
+
+@pytest.mark.parametrize("noise_path", [VP, FLOW])
+def test_forward_noise_on_stored_states_is_the_noise_that_each_side_implies(noise_path: NoisePath) -> None:
+    batch, _ = make_batch(noise_path)
+    noise = WinLose(normal(PAIRS, 4, 8, 8, seed=11), normal(PAIRS, 4, 8, 8, seed=12))
+    x_t = WinLose(
+        noise_path.add_noise(batch.x_0.win, noise.win, batch.timestep),
+        noise_path.add_noise(batch.x_0.lose, noise.lose, batch.timestep),
+    )
+    stored = dataclasses.replace(batch, noise=None, x_t=x_t)
+    assert states(stored, noise_path) is x_t
+    target = forward_noise(stored, x_t, Recorder(), noise_path).target
+    for side in ("win", "lose"):
+        expected = noise_path.target(getattr(batch.x_0, side), getattr(noise, side), batch.timestep)
+        torch.testing.assert_close(getattr(target, side), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("noise_path", [VP, FLOW])
+def test_states_mix_each_side_with_the_shared_noise(noise_path: NoisePath) -> None:
+    batch, x_t = make_batch(noise_path)
+    found = states(batch, noise_path)
+    assert torch.equal(found.win, x_t.win) and torch.equal(found.lose, x_t.lose)
 
 
 def test_data_driven_asks_every_model_once_and_for_no_row_twice() -> None:

@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from ddspo.diffusion.noise_path import NoisePath
 from ddspo.errors import UserError
 from ddspo.objectives.anchor import drift_anchor
+from ddspo.objectives.errors import both_errors
 from ddspo.objectives.preference import preference_loss
-from ddspo.recipe import AutoBeta, Objective, Recipe
+from ddspo.recipe import AutoBeta, Objective, Recipe, Target
 from ddspo.targets import TargetRows
 from ddspo.tensors import Conditioning, PreferenceBatch, WinLose
 from ddspo.training import run as run_module
-from ddspo.training.beta import Measured, beta_for, both_errors, choose_beta, noise_scale
+from ddspo.training.beta import Measured, beta_for, choose_beta, measure_batch, noise_scale
 from ddspo.training.checkpoint import save_checkpoint
 from ddspo.training.data import MicroBatch
 from ddspo.training.loop import train
@@ -45,7 +46,8 @@ def rows(win: list[float], lose: list[float]) -> TargetRows:
 
 def signal(win: list[float], lose: list[float], error: float | None = None, dimensions: int = 4) -> Measured:
     spread = None if error is None else torch.full((len(win),), error)
-    return Measured(both_errors(rows(win, lose)), spread, dimensions, 3 * len(win))
+    made = rows(win, lose)
+    return Measured(both_errors(made.compared(), made.target), spread, dimensions, 3 * len(win))
 
 
 def recipe(**auto: Any) -> Recipe:
@@ -83,15 +85,59 @@ def test_the_noise_scale_is_the_spread_of_the_margin_under_unrelated_movement() 
         (0.04, 0.5, "noise", 0.5 * math.sqrt(2 / 50), 0.04),
         (0.3, 0.5, "contrast", 0.3, 0.3),
         (None, 0.5, "noise", 0.1, 0.1),
+        (1e-13, 0.5, "noise", 0.1, 0.1),  # what rounding leaves where prompt and degraded prompt say the same
     ],
 )
 def test_with_forward_noise_the_larger_of_signal_and_spread_sets_beta(
     contrast: float | None, error: float, measured: str, scale: float, yardstick: float
 ) -> None:
-    found = Measured(None if contrast is None else torch.tensor([contrast]), torch.tensor([error]), 50, 3)
-    choice = choose_beta(recipe(strength=2.0), [micro([1.0])], lambda _: found)
+    of = {  # the weighted means are contrast and error
+        weight: Measured(
+            None if contrast is None else torch.tensor([contrast * share]), torch.tensor([error * share]), 50, 3
+        )
+        for weight, share in ((1.0, 2.5), (3.0, 0.5))
+    }
+    batches = [micro([weight]) for weight in of]
+    choice = choose_beta(recipe(strength=2.0), batches, lambda one: of[one.weight.item()])
     assert (choice.measured, choice.value) == (measured, pytest.approx(beta_for(2, scale)))
     assert (choice.scale, choice.yardstick) == (pytest.approx(scale), pytest.approx(yardstick))
+
+
+@pytest.mark.parametrize("space", ["native", "x_0"])
+@pytest.mark.parametrize(
+    ("source", "contrast"), [("training_free", True), ("forward_noise", True), ("forward_noise", False)]
+)
+def test_a_batch_is_measured_in_the_space_of_the_recipe(space: str, source: str, contrast: bool) -> None:
+    path = NoisePath.variance_preserving(torch.linspace(0.99, 0.05, 10, dtype=torch.float64), "epsilon")
+    draws = torch.randn(3, 2, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    told, degraded = (Conditioning({"c": torch.tensor(values)}) for values in ([[1.0], [2.0]], [[0.5], [0.4]]))
+    batch = PreferenceBatch(WinLose(draws[0], draws[1]), draws[2], torch.tensor([2, 7]), told, degraded)
+    asked = []
+
+    def predict(role: str, x_t: torch.Tensor, timestep: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        asked.append((role, len(x_t)))
+        return x_t * conditioning.tensors["c"][..., None, None]
+
+    target = Target.model_validate({"source": source, "error_space": space})
+    found = measure_batch(batch, target, predict, path, contrast=contrast)
+    alpha, sigma = (part.float() for part in path.coefficients(batch.timestep))
+    win, lose = alpha * draws[0] + sigma * draws[2], alpha * draws[1] + sigma * draws[2]
+    factor = sigma / alpha if space == "x_0" else torch.ones_like(sigma)
+    if contrast:  # d = (c - c⁻) x_lose, nothing on the winning side
+        d = factor * lose * torch.tensor([0.5, 1.6])[:, None, None, None]
+        assert found.signal is not None
+        torch.testing.assert_close(found.signal, d.square().flatten(1).mean(1), rtol=1e-4, atol=1e-6)
+    else:
+        assert found.signal is None
+    if source == "forward_noise":
+        c = torch.tensor([1.0, 2.0])[:, None, None, None]
+        errors = [(factor * (c * side - draws[2])).square().flatten(1).mean(1) for side in (win, lose)]
+        assert found.error is not None
+        torch.testing.assert_close(found.error, (errors[0] + errors[1]) / 2, rtol=1e-4, atol=1e-6)
+    else:
+        assert found.error is None
+    assert found.dimensions == 16
+    assert asked == [("reference", found.network_evaluations)] == [("reference", 6 if contrast else 4)]
 
 
 def test_no_signal_is_refused() -> None:
@@ -133,6 +179,13 @@ def test_at_the_full_price_an_unsaturated_policy_stands_still_after_one_whole_st
     assert moved.grad.abs().max() < 1e-3 * beta * signal.abs().max()
 
 
+def test_the_side_that_drifts_more_counts_and_saturation_is_smoothed() -> None:
+    watch = Watch(beta=100.0, yardstick=0.1)
+    added = watch.see({"step": 1, "win_drift": 0.3, "lose_drift": 0.1, "saturation": 0.1}, AUTO, 10)
+    assert added["drift_over_signal"] == pytest.approx(3.0)
+    assert (watch.drift, watch.saturation) == (pytest.approx(0.6), pytest.approx(0.8 * 0.5 + 0.2 * 0.1))
+
+
 def test_too_much_drift_stops_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     watch = Watch(beta=100.0, yardstick=0.1)
     told = [watch.see(row(step, 0.3), AUTO, 50) for step in range(1, 6)]
@@ -164,6 +217,7 @@ def test_state_taken_up_again_decides_alike() -> None:
     [
         (1e-6, 0.4999, {"contrast": 0.1}, "learning rate"),
         (0.05, 0.4999, {"contrast": 0.1}, "too small to see it"),
+        (0.05, 0.4999, {}, "hardly moved, or objective.beta is too small"),
         (0.9, 0.001, {"contrast": 0.1}, "damages pictures"),
         (0.001, 0.001, {"contrast": 0.1}, "too large to learn more"),
         (0.9, 0.001, {}, "not known without a contrast"),

@@ -66,14 +66,26 @@ def test_fields_that_do_not_apply_are_left_out() -> None:
     assert "contrast_by_timestep" not in row
     assert not {"contrast", "drift_over_contrast"} & row.keys()
     sums = MetricSums(torch.device("cpu"), num_train_timesteps=1000, rows_per_backward=2)
-    sums.add(dataclasses.replace(outcome([1.0], [5]), settles=False), torch.ones(1))  # DSPO, MaPO
+    sums.add(dataclasses.replace(outcome([1.0], [5]), settles=False), torch.ones(1))  # DSPO, MaPO, DPPO
     assert "saturation" not in read_metrics(sums, sums.vector.tolist())
+
+
+def test_the_schedule_ends_where_the_path_does_and_the_larger_drift_counts() -> None:
+    """500 timesteps; a flow path is fed its last timestep, 1000 sigma, itself; checkpointing makes backward rows 3F."""
+    sums = MetricSums(torch.device("cpu"), num_train_timesteps=500, rows_per_backward=3)
+    drifts = {"win_drift": torch.tensor([3.0, 5.0]), "lose_drift": torch.tensor([1.0, 1.0])}
+    one = outcome([1.0, 2.0], [49, 500], contrast=torch.tensor([0.5, 0.5]), **drifts)
+    sums.add(one, one.loss)
+    row = read_metrics(sums, sums.vector.tolist())
+    assert row["margin_by_timestep"] == [1.0, *[None] * 8, 2.0]
+    assert row["drift_over_contrast"] == 8.0
+    assert row["network_evaluations"] == 2 * (5 + 3 * 2)
 
 
 @pytest.mark.parametrize(("margin", "accuracy"), [(0.0, 0.5), (9e-5, 0.5), (-9e-5, 0.5), (2e-4, 1.0), (-2e-4, 0.0)])
 def test_margins_of_the_size_of_rounding_are_ties(margin: float, accuracy: float) -> None:
     sums = MetricSums(torch.device("cpu"), num_train_timesteps=1000, rows_per_backward=2)
-    sums.add(outcome([margin], [5]), torch.ones(1))
+    sums.add(dataclasses.replace(outcome([margin], [5]), tie=1e-4), torch.ones(1))
     assert read_metrics(sums, sums.vector.tolist())["accuracy"] == accuracy
 
 
@@ -89,6 +101,26 @@ def test_truncation_keeps_whole_rows_up_to_the_checkpoint(tmp_path: Path) -> Non
     truncate_metrics(path, 0)
     assert path.read_text() == ""
     assert last_row(path) == {}
+
+
+def test_damaged_lines_are_left_out_and_told_and_the_rows_after_them_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [json.dumps({"step": step}).encode() + b"\n" for step in range(1, 7)]
+    bad = [b'{"step": 2, "lo\n', b'{"warning": "caf\xe9"}\n', b"[3]\n", b'{"loss": 1}\n', b'{"step": "4"}\n']
+    path.write_bytes(rows[0] + b"".join(bad) + b"".join(rows[1:]) + b'{"step": 7, "lo')
+    truncate_metrics(path, 4)
+    assert path.read_bytes() == b"".join(rows[:4])
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "metrics.jsonl: no row of a step in line 2, 3, 4, 5, 6; left out" in told
+
+
+def test_what_a_kill_leaves_is_nothing_to_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "lo')
+    truncate_metrics(tmp_path / "metrics.jsonl", 1)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+    assert capsys.readouterr().err == ""
 
 
 def test_truncation_of_nothing(tmp_path: Path) -> None:

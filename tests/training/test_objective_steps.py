@@ -211,6 +211,34 @@ def test_full_fine_tuning_without_a_reference_keeps_no_copy_and_resumes(folder: 
     assert policy_bytes(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(("name", "beta"), [("dspo", 0.001), ("preference", 16000.0), ("kto", 1000.0)])
+def test_accuracy_counts_pairs_whatever_the_size_of_beta(run: Run, name: str, beta: float) -> None:
+    """DSPO's published beta leaves margins of 1e-5 that are no ties."""
+    outcome, *_ = one_step(run, recipe_for(run, name, "forward_noise", beta=beta))
+    assert outcome.margin is not None and outcome.margin.all()
+    sums = run.metric_sums()
+    sums.add(outcome, outcome.loss)
+    assert read_metrics(sums, sums.vector.tolist())["accuracy"] == (outcome.margin > 0).float().mean().item()
+
+
+@pytest.mark.parametrize("name", list(FACTS))
+def test_saturation_is_told_where_it_starts_at_one_half(run: Run, name: str) -> None:
+    target = FACTS[name].target or "forward_noise"
+    counted = Counted(run)
+
+    def at_the_start(role: Any, *asked: Any) -> Tensor:
+        return counted("reference", *asked) if role == "policy" else counted(role, *asked)
+
+    (micro,) = run.batches.micro_batches(0)
+    outcome = make_step(recipe_for(run, name, target), at_the_start, run.family.noise_path)(micro.pairs)
+    sums = run.metric_sums()
+    sums.add(outcome, outcome.loss)
+    row = read_metrics(sums, sums.vector.tolist())
+    assert ("saturation" in row) == (name in ("preference", "ipo", "hinge", "dmpo", "kto"))
+    if "saturation" in row:
+        assert (row["saturation"], row["accuracy"]) == (pytest.approx(0.5, abs=1e-4), 0.5)
+
+
 def test_metrics_read_what_the_objective_measures(run: Run) -> None:
     outcome, *_ = one_step(run, recipe_for(run, "kto", "training_free"))
     sums = run.metric_sums()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..tensors import WinLose
 from .base import PairLoss
-from .errors import squared_error
+from .errors import both_errors, difference
 from .margin import preference_margin
 
 
@@ -41,8 +41,7 @@ def dspo_loss(policy: WinLose, reference: WinLose, target: WinLose, *, beta: flo
     """
     u = preference_margin(policy, reference, target, beta=beta)
     pull = _per_row(beta * torch.sigmoid(-u), policy.win)
-    dtype = pull.dtype
-    residual = (policy.win.to(dtype) - target.win.to(dtype)) - pull * (policy.win.to(dtype) - reference.win.to(dtype))
+    residual = difference(policy.win, target.win) - pull * difference(policy.win, reference.win)
     return PairLoss(residual.square().flatten(1).mean(1), u)
 
 
@@ -76,8 +75,8 @@ def contrastive_dspo_loss(
     """
     u = preference_margin(policy, reference, target, beta=beta)
     share = _per_row(gain * torch.sigmoid(-u.detach()), reference.lose)
-    goal = reference.lose + share * (reference.lose - target.lose)
-    return PairLoss(squared_error(policy.win, target.win) + squared_error(policy.lose, goal), u)
+    goal = reference.lose + share * difference(reference.lose, target.lose)
+    return PairLoss(both_errors(policy, WinLose(target.win, goal)), u)
 
 
 def _per_row(values: Tensor, like: Tensor) -> Tensor:

@@ -1,9 +1,17 @@
-"""How far a prediction is from its target."""
+"""How far predictions are from their targets."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from ..tensors import WinLose
+
+
+def difference(one: Tensor, other: Tensor) -> Tensor:
+    """one - other, in float32 at least: low precision is widened first, so that the difference is not rounded."""
+    dtype = torch.promote_types(torch.promote_types(one.dtype, other.dtype), torch.float32)
+    return one.to(dtype) - other.to(dtype)
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -15,5 +23,9 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     Returns:
         [B], float32; float64 if an input is float64.
     """
-    dtype = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
-    return (prediction.to(dtype) - target.to(dtype)).square().flatten(1).mean(1)
+    return difference(prediction, target).square().flatten(1).mean(1)
+
+
+def both_errors(prediction: WinLose, target: WinLose) -> Tensor:
+    """error(p_win, q_win) + error(p_lose, q_lose), [B]; as `squared_error`."""
+    return squared_error(prediction.win, target.win) + squared_error(prediction.lose, target.lose)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..tensors import WinLose
 from .base import PairLoss
-from .errors import squared_error
+from .errors import both_errors
 
 
 def guidance_distillation_loss(policy: WinLose, target: WinLose) -> PairLoss:
@@ -25,4 +25,4 @@ def guidance_distillation_loss(policy: WinLose, target: WinLose) -> PairLoss:
     Returns:
         Loss [B], no margin.
     """
-    return PairLoss((squared_error(policy.win, target.win) + squared_error(policy.lose, target.lose)) / 2, None)
+    return PairLoss(both_errors(policy, target) / 2, None)

@@ -13,7 +13,7 @@ from .errors import squared_error
 _SERIES_BELOW = 1e-3
 """the series is off by x⁴/720 there: far below float32's last digit"""
 _LARGEST = 80.0
-"""exp of more overflows float32; the odds are below 1e-32 there"""
+"""exp overflows float32 from 89 on; the odds are 1e-33 here"""
 
 
 def mapo_loss(policy: WinLose, target: WinLose, *, beta: float, slope: float = 0.5, scale: float = 1000.0) -> PairLoss:
@@ -29,7 +29,7 @@ def mapo_loss(policy: WinLose, target: WinLose, *, beta: float, slope: float = 0
 
     Where we differ on purpose: the release computes 0/0 at m = 0, as a policy that equals TF-CPP's winning target has
     it. Here odds(m) = 1 - x/2 + x²/12 with x = slope m below 0.001, where odds and slope are exact to rounding, and
-    odds(m) is 0 beyond what exp can hold.
+    odds(m) stays at 1e-33 beyond what exp can hold.
 
     Args:
         policy: predictions on the prompt, both sides, [B, ...].
@@ -47,7 +47,7 @@ def mapo_loss(policy: WinLose, target: WinLose, *, beta: float, slope: float = 0
 
 
 def odds(error: Tensor, slope: float) -> Tensor:
-    """slope m / (exp(slope m) - 1) for m >= 0: 1 at m = 0, with the slope -slope/2 there; falls to 0. Same shape."""
+    """slope m / (exp(slope m) - 1) for m >= 0: 1 at m = 0, with the slope -slope/2 there; falls to 1e-33."""
     x = slope * error
     small = x < _SERIES_BELOW
     inside = torch.where(small, torch.ones_like(x), x).clamp(max=_LARGEST)  # keeps 0/0 out of the gradient as well

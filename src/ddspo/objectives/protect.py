@@ -14,8 +14,6 @@ for `lose_weight`, which is the conservativeness of DPPO (An et al., arXiv 2301.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,16 +44,20 @@ def linear_lose_part(policy: Tensor, reference: Tensor, target: Tensor, *, beta:
     return lose_part(policy, reference, target, beta=beta) - (beta / 2) * drift
 
 
-def trust_bound(reference: Tensor, target: Tensor, *, beta: float, trust_region: float) -> Tensor:
+def trust_bound(
+    reference: Tensor, target: Tensor, *, beta: float, trust_region: float, lose_reward: bool = True
+) -> Tensor:
     """The most that a drift of trust_region · |r|² can make of the losing part, [B]:
 
-        bound = (beta/2) (tau + 2 sqrt(tau)) |r|²,   tau = trust_region, |r|² = error(reference, target)
+        bound = (beta/2) (2 sqrt(tau) + tau) |r|²   of `lose_part`;  tau = trust_region, |r|² = error(reference, target)
+        bound = (beta/2) · 2 sqrt(tau) |r|²         of `linear_lose_part`, the form without `lose_reward`
 
-    For |u|² <= tau |r|², Cauchy-Schwarz gives |u|² + 2 <u, r> <= (tau + 2 sqrt(tau)) |r|², with equality at
-    u = sqrt(tau) r. Where the published losing part is at the bound, policy_lose lies on the sphere of radius
-    (1 + sqrt(tau)) |r| around its target, so wherever it lies inside, |u| <= (2 + sqrt(tau)) |r|.
+    For |u|² <= tau |r|², Cauchy-Schwarz gives 2 <u, r> <= 2 sqrt(tau) |r|², with equality at u = sqrt(tau) r. Where the
+    published losing part is at the bound, policy_lose lies on the sphere of radius (1 + sqrt(tau)) |r| around its
+    target, so wherever it lies inside, |u| <= (2 + sqrt(tau)) |r|.
     """
-    return (beta / 2) * (trust_region + 2 * trust_region**0.5) * squared_error(reference, target)
+    reward = trust_region if lose_reward else 0.0
+    return (beta / 2) * (2 * trust_region**0.5 + reward) * squared_error(reference, target)
 
 
 def protected_margin(
@@ -86,9 +88,8 @@ def protected_margin(
     part = lose_part if lose_reward else linear_lose_part
     lose = part(policy.lose, reference.lose, target.lose, beta=beta)
     if trust_region is not None:
-        lose = torch.minimum(
-            lose, trust_bound(reference.lose, target.lose, beta=beta, trust_region=trust_region).to(lose.dtype)
-        )
+        bound = trust_bound(reference.lose, target.lose, beta=beta, trust_region=trust_region, lose_reward=lose_reward)
+        lose = torch.minimum(lose, bound)
     return win_part(policy.win, reference.win, target.win, beta=beta) + lose_weight * lose
 
 
@@ -103,6 +104,13 @@ def protected_loss(
     trust_region: float | None = None,
 ) -> PairLoss:
     """-log sigmoid(`protected_margin`); log 2 at policy = reference. Arguments as there; [B] each, not reduced."""
-    form: dict[str, Any] = {"lose_reward": lose_reward, "lose_weight": lose_weight, "trust_region": trust_region}
-    margin = protected_margin(policy, reference, target, beta=beta, **form)
+    margin = protected_margin(
+        policy,
+        reference,
+        target,
+        beta=beta,
+        lose_reward=lose_reward,
+        lose_weight=lose_weight,
+        trust_region=trust_region,
+    )
     return PairLoss(-F.logsigmoid(margin), margin)

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from ..tensors import WinLose
+from .errors import difference
 
 
 def safeguard(policy: WinLose, target: WinLose, *, mu: float, free: Tensor | None = None) -> WinLose:
@@ -59,10 +60,8 @@ def safeguard(policy: WinLose, target: WinLose, *, mu: float, free: Tensor | Non
 @torch.no_grad()
 def losing_scale(policy: WinLose, target: WinLose, *, mu: float, free: Tensor | None = None) -> Tensor:
     """lambda per pair, [B] in [0, 1]; see the head of this file."""
-    dtype = torch.promote_types(policy.win.dtype, torch.float32)
-    a = (policy.win.to(dtype) - target.win.to(dtype)).flatten(1)
-    b = (policy.lose.to(dtype) - target.lose.to(dtype)).flatten(1)
-    q = a if free is None else a - (1 - mu) * free.to(dtype).flatten(1)
+    a, b = difference(policy.win, target.win).flatten(1), difference(policy.lose, target.lose).flatten(1)
+    q = a if free is None else a - (1 - mu) * free.to(a.dtype).flatten(1)
     cost, own = (q * b).sum(1), (q * a).sum(1)
     harmful = cost > 0
     scale = (1 - mu) * own / torch.where(harmful, cost, torch.ones_like(cost))

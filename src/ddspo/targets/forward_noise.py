@@ -24,12 +24,17 @@ def forward_noise(
         noise_path: says what the network predicts.
         reference: False: no row at all.
     """
-    noise = added_noise(batch, noise_path)
-    target = WinLose(
-        noise_path.target(batch.x_0.win, noise.win, batch.timestep),
-        noise_path.target(batch.x_0.lose, noise.lose, batch.timestep),
-    )
+    target = noise_target(batch, noise_path)
     if not reference:
         return TargetRows(target, None, network_evaluations=0)
     rows = predict("reference", x_t.stacked(), batch.timestep.repeat(2), batch.prompt.repeat(2))
     return TargetRows(target, WinLose.split(rows), network_evaluations=2 * len(batch.timestep))
+
+
+def noise_target(batch: PreferenceBatch, noise_path: NoisePath) -> WinLose:
+    """What a network that knew x_0 and the noise would predict, in the native prediction space, [B, ...] a side."""
+    noise = added_noise(batch, noise_path)
+    return WinLose(
+        noise_path.target(batch.x_0.win, noise.win, batch.timestep),
+        noise_path.target(batch.x_0.lose, noise.lose, batch.timestep),
+    )

@@ -8,7 +8,8 @@ signal. With policy = reference + u and r = reference - target on either side (m
     margin = beta (<u_lose, r_lose> - <u_win, r_win>) + (beta/2) (|u_lose|² - |u_win|²)
 
 and the full step u_win = -r_win, u_lose = r_lose gives beta (|r_win|² + |r_lose|²). So `strength` is the margin, in
-logits, at which a pair that made the full step stands; see docs/beta.md for why 4.
+logits, at which a pair that made the full step stands (for 'kto', which has no ½, half of it); see docs/beta.md for
+why 4.
 
     contrastive targets      signal = mean of |r_win|² + |r_lose|² over pairs,  scale = signal
     forward noise            scale = max(signal, noise)
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,15 +31,16 @@ import torch
 from torch import Tensor
 
 from ..diffusion.noise_path import NoisePath
-from ..diffusion.states import added_noise, states
+from ..diffusion.states import states
 from ..errors import UserError
 from ..files import read_json, write_json
-from ..objectives.errors import squared_error
+from ..objectives.errors import both_errors
 from ..progress import announce
 from ..recipe import Recipe, Target
 from ..targets import TARGETS, TargetRows, target_source
 from ..targets.error_space import rows_in_x_0
-from ..tensors import PreferenceBatch, RolePredict, WinLose
+from ..targets.forward_noise import noise_target
+from ..tensors import PreferenceBatch, RolePredict
 from .data import MicroBatch, measures_contrast, noise_path_on
 from .guards import LEAST_CONTRAST
 from .watch import Watch
@@ -119,16 +121,17 @@ def choose_beta(
     Raises:
         UserError: there is no signal.
     """
-    sums, pairs, evaluations = {"signal": 0.0, "noise": 0.0, "weight": 0.0}, 0, 0.0
+    signal = noise = weights = evaluations = 0.0
+    pairs = 0
     for micro in micro_batches:
-        found, weight = measure(micro), micro.weight.double()
+        found, weight = measure(micro), micro.weight.cpu().double()  # Apple's GPUs have no float64
         if found.signal is not None:
-            sums["signal"] += float((found.signal.double() * weight).sum())
+            signal += float((found.signal.cpu() * weight).sum())
         if found.error is not None:
-            sums["noise"] += float((found.error.double() * weight).sum()) * noise_scale(1.0, found.dimensions)
-        sums["weight"] += float(weight.sum())
+            noise += noise_scale(float((found.error.cpu() * weight).sum()), found.dimensions)
+        weights += float(weight.sum())
         pairs, evaluations = pairs + len(weight), evaluations + found.network_evaluations
-    signal, noise = sums["signal"] / sums["weight"], sums["noise"] / sums["weight"]
+    signal, noise = signal / weights, noise / weights
     scale, strength = max(signal, noise), recipe.objective.strength
     if not math.isfinite(scale) or scale < LEAST_CONTRAST:
         raise UserError(
@@ -138,9 +141,10 @@ def choose_beta(
     value, kind = beta_for(strength, scale), "contrast" if signal >= noise else "noise"
     reason = (
         f"beta {value:g} = strength {strength:g} / {scale:.4g}, {_WHAT[kind]}, measured on {pairs} pairs before the "
-        f"first step: a pair counts as settled, at a margin of {strength:g}, once the policy has made that movement"
+        f"first step: a pair counts as settled once the policy has made that movement"
     )
-    return Choice(value, strength, scale, signal or scale, kind, pairs, evaluations, f"{reason}.")
+    yardstick = signal if signal >= LEAST_CONTRAST else scale
+    return Choice(value, strength, scale, yardstick, kind, pairs, evaluations, f"{reason}.")
 
 
 _WHAT = {
@@ -203,24 +207,18 @@ def measure_batch(
         path: how x_0 and noise make x_t.
         contrast: whether there are contrastive targets: those of `target`, or, with forward noise, of degraded prompts.
     """
-    noise, x_t, added = target.source == "forward_noise", states(batch, path), added_noise(batch, path)
+    noise, x_t = target.source == "forward_noise", states(batch, path)
     source = TARGETS["training_free"] if noise and contrast else target_source(target)
     rows = source(batch, x_t, predict, path)
-    forward = WinLose(
-        path.target(batch.x_0.win, added.win, batch.timestep), path.target(batch.x_0.lose, added.lose, batch.timestep)
-    )
-    noisy = TargetRows(forward, rows.reference, 0)
-    if target.error_space == "x_0":
-        rows, noisy = (rows_in_x_0(one, batch.timestep, path) for one in (rows, noisy))
+
+    def distance(found: TargetRows) -> Tensor:
+        """error(reference, target) of both sides added, in the space that the recipe asks for."""
+        found = rows_in_x_0(found, batch.timestep, path) if target.error_space == "x_0" else found
+        return both_errors(found.compared(), found.target)
+
     return Measured(
-        both_errors(rows) if contrast else None,
-        both_errors(noisy) / 2 if noise else None,
-        x_t.win[0].numel(),
-        rows.network_evaluations,
+        signal=distance(rows) if contrast else None,
+        error=distance(replace(rows, target=noise_target(batch, path))) / 2 if noise else None,
+        dimensions=x_t.win[0].numel(),
+        network_evaluations=rows.network_evaluations,
     )
-
-
-def both_errors(rows: TargetRows) -> Tensor:
-    """error(reference, target) of both sides added, [B]."""
-    reference = rows.compared()
-    return squared_error(reference.win, rows.target.win) + squared_error(reference.lose, rows.target.lose)

@@ -5,10 +5,10 @@
 | step | optimizer steps done, counted from 1 |
 | loss | mean over the step's pairs, weighted as it was trained |
 | margin | mean margin |
-| accuracy | share of pairs with margin > 0; a tie, nearer to 0 than 1e-4, counts 1/2 |
-| saturation | mean sigmoid(-margin): the weight a pair still has; 1/2 at the start, 0 when all is settled |
+| accuracy | share of pairs with margin > 0; a tie, nearer to 0 than 1e-6 beta, counts 1/2 |
+| saturation | mean sigmoid(-margin), for -log sigmoid the weight a pair still has; 1/2 at the start, 0 when settled |
 | win_drift, lose_drift | mean squared distance from policy to reference, over latent dimensions, on either side |
-| contrast | mean d², d = reference(x_lose, c) - reference(x_lose, c⁻): the size of the signal |
+| contrast | mean (reference - target)², both sides added: the size of the signal; training_free: mean d² |
 | drift_over_contrast | the larger drift / contrast: movement in units of the signal |
 | margin_by_timestep | mean margin in ten equal parts of the schedule, clean first; null where no pair fell |
 | win_drift_by_timestep, lose_drift_by_timestep, contrast_by_timestep | the same of drift and contrast |
@@ -19,8 +19,8 @@
 | learning_rate, pairs_per_second, seconds | of this step |
 | network_evaluations | F spent since the start of the run |
 
-Fields that do not apply are left out: plain fine-tuning has no margin, Diffusion-DPO no contrast, DSPO and MaPO, whose
-regression goes on whatever the margin, no saturation.
+Fields that do not apply are left out: plain fine-tuning has no margin, Diffusion-DPO no contrast, DSPO, MaPO and DPPO
+no saturation (`ObjectiveFacts.settles`). All but the loss are plain means, without the weights of timesteps.
 """
 
 from __future__ import annotations
@@ -32,13 +32,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import write_text
+from ..files import atomic_path
+from ..progress import announce
 from .checkpoint import sync
 from .step import StepOutcome
 
 BUCKETS = 10
-TIE = 1e-4
-"""Policy and reference rows pass the network in batches of different size, so equal networks differ by rounding."""
 TIMING_FIELDS = ("seconds", "pairs_per_second")
 BY_TIMESTEP = ("margin", "win_drift", "lose_drift", "contrast")
 """also averaged over each tenth of the schedule"""
@@ -76,7 +75,7 @@ class MetricSums:
         }
         if outcome.margin is not None:
             rows["margin"] = outcome.margin
-            decided = outcome.margin.abs() >= TIE
+            decided = outcome.margin.abs() > outcome.tie
             rows["accuracy"] = torch.where(decided, (outcome.margin > 0).float(), 0.5)
             if outcome.settles:
                 rows["saturation"] = torch.sigmoid(-outcome.margin)
@@ -120,17 +119,33 @@ def read_metrics(sums: MetricSums, reduced: list[float]) -> dict[str, Any]:
 
 
 def truncate_metrics(path: Path, steps: int) -> None:
-    """Keep the rows of the first `steps` optimizer steps; a torn last line goes with the rest."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+    """Keep the rows of the first `steps` optimizer steps; damaged lines among them are left out and told.
+
+    A last line without an end is what a kill leaves; its step is done again, so nothing is said about it.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept, damaged = [], []
+    for number, line in enumerate(lines, 1):
+        step = _step_of(line)
+        if step is None:
+            damaged += [str(number)] if line.endswith(b"\n") else []
+        elif step > steps:
             break
-        if row["step"] > steps:
-            break
-        kept.append(line + "\n")
-    write_text(path, "".join(kept))
+        else:
+            kept.append(line.rstrip(b"\r\n") + b"\n")
+    if damaged:
+        announce(f"warning: {path}: no row of a step in line {', '.join(damaged)}; left out, the others are kept")
+    with atomic_path(path) as partial:
+        partial.write_bytes(b"".join(kept))
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step that a line of metrics.jsonl is about; None: it is damaged."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def last_row(path: Path) -> dict[str, Any]:

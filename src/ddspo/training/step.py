@@ -30,18 +30,23 @@ from torch import Tensor
 
 from .. import recipe
 from ..diffusion.noise_path import NoisePath
-from ..diffusion.states import added_noise, states
+from ..diffusion.states import states
 from ..errors import UserError
 from ..method_facts import OBJECTIVES as FACTS
 from ..method_facts import TARGETS as TARGET_FACTS
 from ..method_facts import asks_reference, target_of
 from ..objectives import OBJECTIVES
 from ..objectives.anchor import drift_anchor
-from ..objectives.errors import squared_error
+from ..objectives.errors import both_errors, squared_error
 from ..objectives.safeguard import safeguard
 from ..targets import TargetRows, TargetSource, target_source
 from ..targets.error_space import rows_in_x_0, sides_in_x_0
+from ..targets.forward_noise import noise_target
 from ..tensors import PreferenceBatch, RolePredict, WinLose
+
+ROUNDING = 1e-6
+"""differences between errors near 1 that are a few last digits of float32: policy and reference rows pass the network
+in batches of different size, so equal networks differ by as much"""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,8 @@ class StepOutcome:
         forward_rows: denoiser rows evaluated, policy and reference.
         backward_rows: denoiser rows that a backward through `loss` visits.
         margin: how clearly policy prefers the winning side, as the loss sees it; None where nothing is compared.
-        settles: whether pairs of a large margin have no more weight in the gradient; not in 'dspo' and 'mapo', whose
-            regression goes on.
+        tie: margins nearer to 0 than this are rounding.
+        settles: whether sigmoid(-margin) says how much a pair still teaches (`ObjectiveFacts.settles`).
         win_drift, lose_drift: mean |policy - reference|² over latent dimensions; None where the reference is not asked.
         contrast: mean |reference - target|² over latent dimensions, both sides added: what there is to learn. With
             training_free targets that is d², d = reference(x_lose, c) - reference(x_lose, c⁻). None where it is noise.
@@ -66,6 +71,7 @@ class StepOutcome:
     forward_rows: int
     backward_rows: int
     margin: Tensor | None = None
+    tie: float = 0.0
     settles: bool = True
     win_drift: Tensor | None = None
     lose_drift: Tensor | None = None
@@ -165,10 +171,11 @@ def pair_step(
         forward_rows=spent + 2 * count,
         backward_rows=2 * count,
         margin=None if result.margin is None else result.margin.detach(),
-        settles=FACTS[settings.name].beta_scales_errors,
+        tie=ROUNDING * beta,
+        settles=FACTS[settings.name].settles,
         win_drift=None if reference is None else squared_error(policy.win.detach(), reference.win),
         lose_drift=None if reference is None else squared_error(policy.lose.detach(), reference.lose),
-        contrast=_signal(rows) if contrastive else None,
+        contrast=both_errors(reference, rows.target) if contrastive and reference is not None else None,
     )
 
 
@@ -193,11 +200,10 @@ def winning_step(
         compare: whether to ask the reference, which has no part in the loss but for a price on drift.
         beta, price, rows: as every step takes them; there is no beta here, and nothing that was computed before.
     """
-    x_t, noise, count = states(batch, noise_path).win, added_noise(batch, noise_path).win, len(batch.timestep)
-    target = noise_path.target(batch.x_0.win, noise, batch.timestep)
+    x_t, target, count = states(batch, noise_path).win, noise_target(batch, noise_path), len(batch.timestep)
     reference = predict("reference", x_t, batch.timestep, batch.prompt) if compare else None
     policy = predict("policy", x_t, batch.timestep, batch.prompt)
-    result = OBJECTIVES[settings.name].loss(WinLose(policy, policy), None, WinLose(target, target), settings, 1.0)
+    result = OBJECTIVES[settings.name].loss(WinLose(policy, policy), None, target, settings, 1.0)
     drift = None if reference is None else squared_error(policy, reference)
     return StepOutcome(
         loss=result.loss if drift is None else result.loss + settings.anchors[0] * drift,
@@ -228,10 +234,3 @@ def _prices(policy: WinLose, rows: TargetRows, settings: recipe.Objective, beta:
         return 0.0
     unit = beta / 2 if FACTS[settings.name].beta_scales_errors else 1.0
     return drift_anchor(policy, rows.compared(), unit=unit, anchor=win, lose_anchor=lose)
-
-
-def _signal(rows: TargetRows) -> Tensor | None:
-    """Mean |reference - target|² of both sides added, [B]; None without the reference."""
-    if rows.reference is None:
-        return None
-    return squared_error(rows.reference.win, rows.target.win) + squared_error(rows.reference.lose, rows.target.lose)

@@ -15,8 +15,6 @@ from ..recipe import AutoBeta
 
 MEMORY = 0.8
 """share of the old value that smoothing keeps at each step: about five steps long"""
-
-
 FULL_STEP_PRICE = 0.25
 """the anchor at which both sides alike stop after one whole step of an unsaturated pair (`objectives.anchor`)"""
 
