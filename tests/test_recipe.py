@@ -213,3 +213,31 @@ def test_field_paths_name_every_field_once() -> None:
         paths
     )
     assert "baselines" not in paths
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("target: {winning: some_lora}", "target.winning has no effect with target.source 'training_free'"),
+        ("target: {source: forward_noise, adapters: {rank: 8}}", "target.adapters has no effect"),
+        ("training: {timesteps: {logit_mean: 1}}", "logit_mean: no effect with sampler 'uniform'"),
+    ],
+)
+def test_fields_of_another_choice_are_refused(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        load_recipe(write(tmp_path, text))
+
+
+def test_a_baseline_with_another_target_leaves_the_main_runs_target_behind_but_not_its_error_space(
+    tmp_path: Path,
+) -> None:
+    text = """
+    target: {source: data_driven, winning: a, losing: b, adapters: {rank: 8}, error_space: x_0}
+    baselines:
+      dpo: {target: {source: forward_noise}}
+      beta: {objective: {beta: 3}}
+    """
+    recipe = load_recipe(write(tmp_path, text))
+    target = baseline_recipe(recipe, "dpo").target
+    assert (target.source, target.winning, target.error_space) == ("forward_noise", None, "x_0")
+    assert baseline_recipe(recipe, "beta").target == recipe.target

@@ -194,6 +194,13 @@ def unfit(recipe: Recipe) -> str | None:
         )
     if target.error_space != "native" and OBJECTIVES[name].sides == "win":
         return f"target.error_space has no effect with objective.name '{name}'; leave it out"
+    if source != "data_driven":
+        fields = type(target).model_fields
+        for field in ("winning", "losing", "adapters"):
+            if getattr(target, field) != fields[field].default:
+                return (
+                    f"target.{field} has no effect with target.source '{source}', but with 'data_driven'; leave it out"
+                )
     if source != "guidance" and target.guidance_weight != type(target).model_fields["guidance_weight"].default:
         return f"target.guidance_weight has no effect with target.source '{source}'; leave it out"
     if recipe.training.caption_dropout and needs_degraded_prompts(recipe):

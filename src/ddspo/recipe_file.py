@@ -77,7 +77,8 @@ def baseline_recipe(recipe: Recipe, name: str) -> Recipe:
     """The whole recipe of one baseline: the main run's, with what the baseline sets laid over it, and no baselines.
 
     A baseline that names another objective takes over nothing of the main run's: beta, anchors and the like are numbers
-    of that objective, so those that the baseline leaves out are its own objective's published ones.
+    of that objective, so those that the baseline leaves out are its own objective's published ones. Of another target
+    source only the space of errors is taken over.
 
     Raises:
         UserError: the recipe has no such baseline, or the combination is not valid.
@@ -89,6 +90,8 @@ def baseline_recipe(recipe: Recipe, name: str) -> Recipe:
     changes = recipe.baselines[name].model_dump(exclude_unset=True)
     if (changes.get("objective") or {}).get("name", recipe.objective.name) != recipe.objective.name:
         data["objective"] = {}  # another objective's numbers mean something else; its own defaults hold
+    if (changes.get("target") or {}).get("source", recipe.target.source) != recipe.target.source:
+        data["target"] = {"error_space": recipe.target.error_space}
     data["training"]["reference_rows"] = None  # the main run's; those that ask the same may name the same folder
     data = merged(data, {key: value for key, value in changes.items() if value is not None})
     data["baselines"] = {}

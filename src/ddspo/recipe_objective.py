@@ -68,6 +68,11 @@ class Timesteps(Section):
                 f"{', '.join(changed)}: no effect with states 'trajectory', whose timesteps are those that sampling "
                 "visited (pairs.sampling); leave out, or use states 'forward'"
             )
+        logit = [name for name in changed if name.startswith("logit_")]
+        if self.sampler != "logit_normal" and logit:
+            raise ValueError(
+                f"{', '.join(logit)}: no effect with sampler '{self.sampler}'; leave out, or use sampler 'logit_normal'"
+            )
         return self
 
 
