@@ -34,7 +34,7 @@ def widened(sides: list[WinLose]) -> list[WinLose]:
 def test_every_objective_agrees_with_itself_on_widened_inputs(name: str) -> None:
     low = close_predictions()
     settings = Objective.model_validate({"name": name, "beta": BETA})
-    results = [OBJECTIVES[name].loss(*sides, settings, BETA) for sides in (low, widened(low))]
+    results = [OBJECTIVES[name](*sides, settings, BETA) for sides in (low, widened(low))]
     for result in results:
         assert result.loss.dtype == torch.float32
         torch.testing.assert_close(result.loss, results[1].loss, rtol=1e-6, atol=0)

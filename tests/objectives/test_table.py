@@ -65,7 +65,7 @@ def test_the_table_calls_the_function_with_the_numbers_of_the_recipe(
     name: str, fields: dict[str, Any], loss: Loss
 ) -> None:
     policy, reference, target = pair(0), pair(1), pair(2)
-    found = OBJECTIVES[name].loss(policy, reference, target, Objective.model_validate({"name": name, **fields}), BETA)
+    found = OBJECTIVES[name](policy, reference, target, Objective.model_validate({"name": name, **fields}), BETA)
     expected = loss(policy, reference, target)
     assert torch.equal(found.loss, expected.loss)
     assert (found.margin is None) == (expected.margin is None)
@@ -84,6 +84,6 @@ def test_who_needs_the_reference_says_so_when_there_is_none() -> None:
         settings = Objective.model_validate({"name": name})
         if facts.needs_reference:
             with pytest.raises(ValueError, match="no reference rows"):
-                OBJECTIVES[name].loss(policy, None, target, settings, BETA)
+                OBJECTIVES[name](policy, None, target, settings, BETA)
         else:
-            assert OBJECTIVES[name].loss(policy, None, target, settings, BETA).loss.isfinite().all()
+            assert OBJECTIVES[name](policy, None, target, settings, BETA).loss.isfinite().all()

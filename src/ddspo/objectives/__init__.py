@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..tensors import WinLose
-from .base import Objective, PairLoss
+from .base import Loss, PairLoss
 from .denoising import denoising_loss
 from .dmpo import dmpo_loss
 from .dppo import dppo_loss
@@ -75,18 +75,18 @@ def _given(reference: Sides) -> WinLose:
     return reference
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "preference": Objective(_preference),
-    "ipo": Objective(_ipo),
-    "hinge": Objective(_hinge),
-    "dspo": Objective(_dspo),
-    "dmpo": Objective(_dmpo),
-    "kto": Objective(_kto),
-    "mapo": Objective(_mapo, needs_reference=False),
-    "dppo": Objective(_dppo, needs_reference=False),
-    "denoising": Objective(_denoising, needs_reference=False, sides="win"),
-    "guidance_distillation": Objective(_distillation, needs_reference=False),
+OBJECTIVES: dict[str, Loss] = {
+    "preference": _preference,
+    "ipo": _ipo,
+    "hinge": _hinge,
+    "dspo": _dspo,
+    "dmpo": _dmpo,
+    "kto": _kto,
+    "mapo": _mapo,
+    "dppo": _dppo,
+    "denoising": _denoising,
+    "guidance_distillation": _distillation,
 }
-"""`recipe.Objective.name` -> what the step calls"""
+"""`recipe.Objective.name` -> what the step calls; what else it must know of each is in `method_facts`"""
 
-__all__ = ["OBJECTIVES", "Objective", "PairLoss"]
+__all__ = ["OBJECTIVES", "Loss", "PairLoss"]

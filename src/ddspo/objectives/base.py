@@ -1,10 +1,10 @@
-"""What every objective gives back, and what the step must know of it."""
+"""What every objective gives back, and the one signature that the step calls them by."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -29,19 +29,4 @@ class PairLoss:
 
 
 Loss = Callable[[WinLose, WinLose | None, WinLose, "recipe.Objective", float], PairLoss]
-"""(policy, reference, target, settings, beta) -> PairLoss"""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One objective as the step calls it.
-
-    Attributes:
-        loss: the pure function behind one signature.
-        needs_reference: whether it looks at the reference's predictions on the prompt.
-        sides: 'win' looks at winning rows only; policy.lose then holds the winning rows again.
-    """
-
-    loss: Loss
-    needs_reference: bool = True
-    sides: Literal["both", "win"] = "both"
+"""(policy, reference, target, settings, beta) -> PairLoss; for winning sides alone, policy.lose repeats policy.win"""

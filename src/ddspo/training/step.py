@@ -164,7 +164,7 @@ def pair_step(
     if settings.safeguard is not None:
         free = rows.compared().lose - rows.target.lose if reference_is_target else None
         guarded = safeguard(policy, rows.target, mu=settings.safeguard, free=free)
-    result = OBJECTIVES[settings.name].loss(guarded, reference, rows.target, settings, beta)
+    result = OBJECTIVES[settings.name](guarded, reference, rows.target, settings, beta)
     return StepOutcome(
         loss=result.loss + _prices(policy, rows, settings, beta, price),
         timestep=batch.timestep,
@@ -203,7 +203,7 @@ def winning_step(
     x_t, target, count = states(batch, noise_path).win, noise_target(batch, noise_path), len(batch.timestep)
     reference = predict("reference", x_t, batch.timestep, batch.prompt) if compare else None
     policy = predict("policy", x_t, batch.timestep, batch.prompt)
-    result = OBJECTIVES[settings.name].loss(WinLose(policy, policy), None, target, settings, 1.0)
+    result = OBJECTIVES[settings.name](WinLose(policy, policy), None, target, settings, 1.0)
     drift = None if reference is None else squared_error(policy, reference)
     return StepOutcome(
         loss=result.loss if drift is None else result.loss + settings.anchors[0] * drift,

@@ -32,19 +32,22 @@ def new_tokenizer() -> CLIPTokenizer:
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    last_letters = [letter + "</w>" for letter in alphabet]
+    # Named first, last letters have the same ids in every training; else they come in the order of a hash table, and
+    # with them the ids of all words: the same seed would train another text encoder each time.
     bpe.train_from_iterator(
         [" ".join(WORDS)],
         trainers.BpeTrainer(
             vocab_size=10_000,
             end_of_word_suffix="</w>",
             initial_alphabet=alphabet,
+            special_tokens=last_letters,
             show_progress=False,
             min_frequency=1,
         ),
     )
     model = json.loads(bpe.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].get)
-    tokens += [letter + "</w>" for letter in alphabet if letter + "</w>" not in model["vocab"]]
     # The end-of-text id must be the highest one: CLIP's pooling looks for it.
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
