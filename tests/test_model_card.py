@@ -43,6 +43,21 @@ def test_the_front_matter_is_what_the_hub_reads() -> None:
     assert "\n# a: #b - c\n" in card(recipe)
 
 
+def test_only_a_base_on_the_hub_is_linked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub makes a link of any name, and a folder's name may be a stranger's model there."""
+    (tmp_path / "owner" / "model").mkdir(parents=True)
+
+    def linked(base: str) -> str | None:
+        recipe = Recipe.model_validate({"model": {"base": base}})
+        return front_matter(card(recipe, "full")).get("base_model")
+
+    assert linked("owner/model") == "owner/model"
+    monkeypatch.chdir(tmp_path)
+    assert linked("owner/model") is None
+    for local in ("tinyscenes", str(tmp_path / "owner" / "model"), str(tmp_path / "gone"), "./gone/model", "gone"):
+        assert linked(local) is None
+
+
 def test_recipe_cost_and_last_step_are_told() -> None:
     text = card(Recipe.model_validate({"objective": {"beta": 123}, "seed": 77}), margin=1.25)
     for expected in ("beta 123", "`training_free`", "3456 network evaluations", "| seed | 77 |", "| margin | 1.25 |"):

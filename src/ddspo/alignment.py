@@ -17,6 +17,7 @@ from typing import Any
 from .environment import describe_environment
 from .errors import UserError
 from .files import claim_folder, read_json, write_json, write_text
+from .folder_lock import only_one
 from .ledger import Ledger
 from .model_card import write_figures
 from .recipe import Recipe
@@ -79,7 +80,9 @@ def open_run(recipe: Recipe) -> Path:
 
 
 def _is_made(path: Path) -> bool:
-    return path.is_dir() or (path.is_file() and path.stat().st_size > 0)
+    if path.is_dir():
+        return any(path.glob("[!.]*"))  # a kill may have left a lock and nothing else
+    return path.is_file() and path.stat().st_size > 0
 
 
 def single_process(verb: str) -> None:
@@ -188,9 +191,10 @@ def evaluate_stage(recipe: Recipe, run: Path) -> str:
     from .evaluation.evaluate import evaluate
 
     policies = policies_of(recipe, run)
-    summary = evaluate(recipe, policies, run / SCORES)
-    for name, folder in policies.items():
-        write_figures(folder, summary.folder / "evaluation.json", name)
+    with only_one(run / SCORES, "ddspo evaluate"):
+        summary = evaluate(recipe, policies, run / SCORES)
+        for name, folder in policies.items():
+            write_figures(folder, summary.folder / "evaluation.json", name)
     return str(run / SCORES)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -31,11 +32,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.close(descriptor)
         os.replace(partial, path)
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+        raise _cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    mends = {errno.ENOSPC: "free some space or ", errno.EDQUOT: "free some space or "}
+    mends |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow writing there or ")
+    mend = mends.get(error.errno or 0, "")
+    return UserError(f"cannot write {path}: {error.strerror or error}; {mend}choose another folder")
 
 
 def make_folder(folder: Path) -> None:
@@ -118,8 +125,7 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+        raise _cannot_write(path, error) from error
 
 
 def content_id(*parts: str) -> str:

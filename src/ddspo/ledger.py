@@ -7,8 +7,10 @@ counted in F, their time is in the seconds.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .files import read_json, write_json
 
@@ -22,6 +24,7 @@ class Ledger:
     network_evaluations: float = 0.0
     seconds: float = 0.0
     _since: float = field(default_factory=time.monotonic, repr=False)
+    _saved: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "network_evaluations": 0.0}, repr=False)
 
     def add(self, network_evaluations: float) -> None:
         """Count evaluations of the denoiser: forwards count 1 per row, a backward 2 per row."""
@@ -33,9 +36,21 @@ class Ledger:
         self.seconds, self._since = self.seconds + now - self._since, now
         return {"seconds": round(self.seconds, 3), "network_evaluations": self.network_evaluations}
 
-    def save(self, folder: Path) -> None:
-        """Write `cost.json` in the stage's folder."""
-        write_json(folder / FILE_NAME, self.as_dict())
+    def save(self, folder: Path, before: Sequence[Path] = ()) -> None:
+        """Write `cost.json` in the stage's folder.
+
+        Args:
+            folder: of the stage.
+            before: files in it, relative, that are written next and whose cost is added in. If a kill or a full disk
+                leaves one of them out, they are all made again, and `load` takes what was saved last instead. So
+                nothing is lost and nothing counts twice, wherever the interruption falls.
+        """
+        costs = self.as_dict()
+        record: dict[str, Any] = dict(costs)
+        if before:
+            record |= {"if_there": [path.as_posix() for path in before], "else": self._saved}
+        write_json(folder / FILE_NAME, record)
+        self._saved = costs
 
     @classmethod
     def load(cls, folder: Path) -> Ledger:
@@ -44,4 +59,7 @@ class Ledger:
         if not path.exists():
             return cls()
         costs = read_json(path)
-        return cls(network_evaluations=costs["network_evaluations"], seconds=costs["seconds"])
+        if not all((folder / name).is_file() for name in costs.get("if_there", ())):
+            costs = costs["else"]
+        saved = {unit: costs[unit] for unit in ("seconds", "network_evaluations")}
+        return cls(**saved, _saved=saved)

@@ -20,6 +20,7 @@ EMBEDDED = "tinyscenes"
 CARD = "README.md"
 _BEGIN, _END = "<!-- evaluation -->", "<!-- /evaluation -->"
 _NOT_MEASURED = "Not measured: `ddspo evaluate` compares it with its base and writes the numbers here."
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
 
 
@@ -37,6 +38,10 @@ def shown(place: str | Path) -> str:
     """A base, data set or file by a name that tells nothing of this machine: hub ids stay, paths lose their folders."""
     path = Path(place).expanduser()
     return path.name if path.exists() or path.is_absolute() else str(place)
+
+
+def _is_on_hub(base: str) -> bool:
+    return shown(base) == base != EMBEDDED and _HUB_ID.fullmatch(base) is not None and not base.startswith(".")
 
 
 def base_license(folder: Path, base: str) -> str:
@@ -72,7 +77,8 @@ def model_card(
     front = {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "base_model": base,
+        # The hub links to whatever has this name, so a folder's name would point to a stranger's model.
+        **({"base_model": base} if _is_on_hub(recipe.model.base) else {}),
         **_license(license_name),
         "tags": ["ddspo", "text-to-image", "preference-optimization", *(["lora"] if kind == "lora" else [])],
     }

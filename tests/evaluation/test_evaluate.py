@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ddspo import alignment
 from ddspo.errors import UserError
 from ddspo.evaluation import evaluate as stage
 from ddspo.evaluation import features, work
@@ -19,6 +20,7 @@ from ddspo.evaluation.pictures import read_pngs
 from ddspo.families.load import load_family
 from ddspo.families.roles import Roles
 from ddspo.files import read_json, read_jsonl
+from ddspo.folder_lock import only_one
 from ddspo.recipe import Lora, Recipe
 from ddspo.rng import normal_like_shape
 from helpers.tiny_pipelines import tiny_sd
@@ -120,6 +122,10 @@ def test_summary(whole: Path) -> None:
     assert sum(reference["failures"].values()) == 10
     assert "difference" not in reference
     assert idle["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0}
+    assert "versus" not in reference and list(bold["versus"]) == ["idle"]
+    # The idle policy draws what the reference draws.
+    assert bold["versus"]["idle"] == bold["difference"]
+    assert idle["versus"]["bold"]["mean"] == pytest.approx(-bold["difference"]["mean"])
     assert idle["win_rate"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "wins": 0, "ties": 10, "losses": 0}
     assert idle["frechet"] == pytest.approx(reference["frechet"])
     assert bold["frechet"] != pytest.approx(reference["frechet"])
@@ -165,6 +171,40 @@ def test_resumed_equals_unbroken(
         assert (output / name).read_bytes() == (whole / name).read_bytes()
     for picture in whole.glob("images/*/*.png"):
         assert (output / picture.relative_to(whole)).read_bytes() == picture.read_bytes()
+
+
+@pytest.mark.parametrize("moment", ["before", "pictures", "drawn", "scoring", "scored"])
+def test_costs_count_once_wherever_it_is_interrupted(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Killed, or the disk full, around the second batch: only evaluations that gave pictures are counted, each once."""
+    calls, recipe = {"n": 0}, _recipe(home, images_per_prompt=1)  # batches of 4 and 1
+    name, last = {
+        "before": ("_bind_pictures", 3),  # bound when named, then for each batch of the first model
+        "pictures": ("write_png", 3),
+        "drawn": ("write_png", 4),
+        "scoring": ("append_jsonl", 2),
+        "scored": ("append_jsonl", 4),
+    }[moment]
+    owner: Any = work.Work if name.startswith("_") else work
+    genuine = getattr(owner, name)
+
+    def dying(*args: Any) -> None:
+        calls["n"] += 1
+        if calls["n"] >= last and not moment.endswith(("drawn", "scored")):
+            raise UserError("cannot write: No space left on device")
+        genuine(*args)
+        if calls["n"] >= last:
+            raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dying)
+        with pytest.raises((UserError, _Killed)):
+            evaluate(recipe, {"bold": home / "bold"}, tmp_path / "scores")
+    evaluate(recipe, {"bold": home / "bold"}, tmp_path / "scores")
+    found = read_json(tmp_path / "scores" / "cost.json")
+    assert found["network_evaluations"] == 2 * 5 * 2 * 2  # models, pictures, steps, guidance
+    assert set(found) == {"seconds", "network_evaluations"}
 
 
 def test_finished_evaluation_draws_nothing_and_a_new_policy_only_its_own(
@@ -264,6 +304,14 @@ def test_prompts_of_other_worlds(home: Path, tmp_path: Path, monkeypatch: pytest
     assert found["models"]["bold"]["frechet"] is None and found["features"] is None
     assert len(found["notes"]) == 2 and "1 of 3 prompts" in found["notes"][0] and "tinyscenes" in found["notes"][1]
     assert list(read_jsonl(tmp_path / "scores" / "scores.jsonl"))[0]["category"] is None
+
+
+def test_an_evaluation_that_is_at_work_already_is_left_alone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alignment, "policies_of", lambda recipe, run: {})
+    with only_one(tmp_path / "scores", "ddspo evaluate"), pytest.raises(UserError, match="`ddspo evaluate` is already"):
+        alignment.evaluate_stage(_recipe(home), tmp_path)
 
 
 class _Brightness:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from ddspo.errors import UserError
 from ddspo.families.load import load_family
 from ddspo.families.prompt_table import PromptTable
 from ddspo.families.stable_diffusion import StableDiffusion
+from ddspo.families.stored_prompts import StoredPromptTable
+from ddspo.families.text_embedding import TextEmbedder
+from ddspo.ledger import Ledger
+from ddspo.pairs.make import PairMaker
+from ddspo.pairs.plan import PlannedPair
+from ddspo.recipe import Model, Pairs, Sampling
 from ddspo.tensors import Conditioning
+from helpers.tiny_families import tiny_flux, tiny_sana, tiny_sd3, tiny_sdxl
 from helpers.tiny_pipelines import tiny_sd
 
 
@@ -66,3 +75,84 @@ def test_unknown_prompts_and_empty_tables(family: Counting) -> None:
     assert len(empty) == 0
     with pytest.raises(KeyError):
         empty.lookup([])
+
+
+def draw_pairs(family: Any, prompts: Sequence[str], folder: Path) -> None:
+    half = len(prompts) // 2
+    pairs = [PlannedPair("id", *both, "swap", "x", 0) for both in zip(prompts[:half], prompts[half:], strict=True)]
+    sampling = Sampling(steps=1, guidance_scale=1.0, batch_images=2 * half)
+    PairMaker(family, Pairs(sampling=sampling), height_px=32, width_px=32).make(pairs, Ledger())
+
+
+#: everything that reads prompts in numbers
+READERS: dict[str, Callable[[Any, Sequence[str], Path], Any]] = {
+    "memory": lambda family, prompts, folder: PromptTable(family, prompts),
+    "disk": lambda family, prompts, folder: StoredPromptTable(family, prompts, folder),
+    "distances": lambda family, prompts, folder: TextEmbedder(Model(), family=family)(prompts),
+    "pairs": draw_pairs,
+}
+
+
+@pytest.mark.parametrize(
+    ("build", "largest_encoder", "at_once", "reader"),
+    [
+        (tiny_sd, "text_encoder", 64, "memory"),
+        (tiny_sdxl, "text_encoder_2", 64, "memory"),
+        (tiny_sana, "text_encoder", 16, "memory"),
+        (tiny_sd3, "text_encoder_3", 16, "disk"),
+        (tiny_flux, "text_encoder_2", 16, "distances"),
+        (tiny_flux, "text_encoder_2", 16, "pairs"),
+    ],
+)
+def test_large_encoders_read_fewer_prompts_at_once(
+    tmp_path: Path, build: Callable[[Path], Path], largest_encoder: str, at_once: int, reader: str
+) -> None:
+    family, read = load_family(str(build(tmp_path))), []
+    family.part(largest_encoder).register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(len(kwargs.get("input_ids", args[0] if args else None))),
+        with_kwargs=True,
+    )
+    prompts = [f"cat {number}" for number in range(at_once + 2)]
+    READERS[reader](family, prompts, tmp_path / "text")
+    assert read == [at_once, 2]
+
+
+@pytest.mark.parametrize("build", [tiny_sd3, tiny_flux])
+def test_rows_depend_on_their_batch_in_rounding_only(tmp_path: Path, build: Callable[[Path], Path]) -> None:
+    family = load_family(str(build(tmp_path)))
+    prompts = [f"{'red ' * (number % 5)}cat {number}" for number in range(17)]
+    whole = family.encode_prompts(prompts).tensors
+    for name, rows in PromptTable(family, prompts).lookup(prompts).tensors.items():
+        torch.testing.assert_close(rows, whole[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("reader", "dtype"),
+    [("memory", "fp32"), ("disk", "fp32"), ("distances", "fp32"), ("pairs", "fp32"), ("disk", "bf16")],
+)
+def test_too_little_memory_for_text_is_told_as_such(
+    tmp_path: Path, reader: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = load_family(str(tiny_sd(tmp_path)), dtype=dtype)
+    monkeypatch.setattr(type(family.part("text_encoder")), "forward", out_of_memory)
+    with pytest.raises(UserError, match="while text was encoded.*model.offload") as caught:
+        READERS[reader](family, ["a cat", "a dog"], tmp_path / "text")
+    assert ("model.frozen_dtype" in str(caught.value)) == (dtype == "fp32")
+    assert "batch" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_training_does_not_blame_its_batch_for_text(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ddspo.training.loop import train
+    from helpers.training_cases import make_case
+
+    recipe, pairs = make_case(tmp_path_factory.mktemp("case"))
+    monkeypatch.setattr(StableDiffusion, "encode_prompts", out_of_memory)
+    with pytest.raises(UserError, match="while text was encoded") as caught:
+        train(recipe, pairs, tmp_path / "run")
+    assert "micro_batch_pairs" not in str(caught.value)
+
+
+def out_of_memory(*args: Any, **kwargs: Any) -> Any:
+    raise torch.OutOfMemoryError("simulated")

@@ -138,6 +138,11 @@ def evaluation_of(rows: list[dict[str, Any]], models: list[str]) -> dict[str, An
             entry |= {
                 "folder": "policy",
                 "difference": {**_interval(change, rng), "p_value": 0.0004},
+                "versus": {
+                    other: {**_interval(scores(of) - scores(rows), rng), "p_value": 0.01}
+                    for other, rows in by_model.items()
+                    if other not in ("reference", model)
+                },
                 "category_differences": {
                     name: {**_interval(scores(of, name) - scores(base, name), rng), "p_value": 0.2, "prompts": n}
                     for name, n in categories.items()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ddspo.errors import UserError
 from ddspo.families.load import load_family
+from ddspo.folder_lock import only_one
 from ddspo.pairs import import_pairs as module
 from ddspo.pairs.import_pairs import ImportSettings, import_pairs, plan_import
 from ddspo.pairs.pictures import prepare_pair
@@ -206,6 +207,45 @@ def test_other_settings_are_refused(tmp_path: Path, family: Any) -> None:
     import_pairs(source, tmp_path / "pairs", recipe(family), SMALL, family=family)
     with pytest.raises(UserError, match="flip: False there, True now"):
         import_pairs(source, tmp_path / "pairs", recipe(family), ImportSettings(flip=True), family=family)
+
+
+def folder_of_pictures(folder: Path, count: int) -> Path:
+    for side, column in (("chosen", "jpg_0"), ("rejected", "jpg_1")):
+        (folder / side).mkdir(parents=True)
+        for number in range(count):
+            (folder / side / f"{number}.png").write_bytes(row(number)[column])
+    for number in range(count):
+        (folder / f"{number}.txt").write_text(f"a cat {number}")
+    return folder
+
+
+def test_a_corrected_caption_is_refused_with_the_difference(tmp_path: Path, family: Any) -> None:
+    source = folder_of_pictures(tmp_path / "set", 2)
+    import_pairs(str(source), tmp_path / "pairs", recipe(family), SMALL, family=family)
+    (source / "1.txt").write_text("a dog 1")
+    with pytest.raises(UserError, match=r"made with other settings \(source\.captions: '\w+' there, '\w+' now\)"):
+        import_pairs(str(source), tmp_path / "pairs", recipe(family), SMALL, family=family)
+
+
+def test_a_picture_is_read_once(tmp_path: Path, family: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, read = folder_of_pictures(tmp_path / "set", 3), Counter[str]()
+    (source / "rejected" / "2.png").write_bytes(b"")
+    genuine = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        read[path.name] += path.suffix == ".png"
+        return genuine(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    summary = import_pairs(str(source), tmp_path / "pairs", recipe(family), SMALL, family=family)
+    assert {name: count for name, count in read.items() if count} == {"0.png": 2, "1.png": 2, "2.png": 2}  # two sides
+    assert (summary.pairs, summary.skipped) == (2, {"missing picture": 1})
+
+
+def test_an_import_that_is_at_work_already_is_left_alone(tmp_path: Path, family: Any) -> None:
+    source = str(write_parquet(tmp_path / "set.parquet", [row(0)]))
+    with only_one(tmp_path / "pairs", "ddspo import"), pytest.raises(UserError, match="`ddspo import` is already at"):
+        import_pairs(source, tmp_path / "pairs", recipe(family), SMALL, family=family)
 
 
 def test_flips_are_the_same_on_both_sides_about_half_and_stateless(tmp_path: Path, family: Any) -> None:

@@ -58,6 +58,29 @@ def test_an_interruption_anywhere_changes_no_bit_and_is_not_paid_twice(
     assert resumed.network_evaluations == unbroken.network_evaluations
 
 
+def test_pairs_that_are_being_made_already_are_left_alone(tmp_path: Path, family: Any, degraded: Path) -> None:
+    second: list[str] = []
+
+    class Again(Spy):
+        def predict(self, *args: Any) -> Any:
+            if not second:
+                with pytest.raises(UserError) as caught:
+                    build_pairs(small_recipe(), degraded, tmp_path / "pairs", family=family)
+                second.append(str(caught.value))
+            return super().predict(*args)
+
+    build_pairs(small_recipe(), degraded, tmp_path / "pairs", family=Again(family))
+    assert "pairs is in use: `ddspo pairs` is already at work there" in second[0]
+    build_pairs(small_recipe(), degraded, tmp_path / "unbroken", family=family)
+    assert contents(tmp_path / "pairs") == contents(tmp_path / "unbroken")
+
+
+def test_a_failure_before_the_first_pair_leaves_no_folder(tmp_path: Path, family: Any) -> None:
+    with pytest.raises(UserError):
+        build_pairs(small_recipe(), tmp_path / "gone.jsonl", tmp_path / "pairs", family=family)
+    assert not (tmp_path / "pairs").exists()
+
+
 def await_change(folder: Path, child: BaseProcess) -> None:
     """Return when a file of the folder appears, vanishes or is renamed, or the child has ended."""
 

@@ -230,6 +230,23 @@ def test_a_folder_of_chosen_and_rejected(tmp_path: Path) -> None:
     assert entries["three.txt"] == Skip("no caption", "three.txt")
 
 
+def test_a_corrected_caption_makes_another_source(tmp_path: Path) -> None:
+    for side in ("chosen", "rejected"):
+        (tmp_path / side).mkdir()
+        picture(0).save(tmp_path / side / "one.png")
+    (tmp_path / "captions").mkdir()
+    caption = tmp_path / "captions" / "one.txt"
+    caption.write_text("a cat")
+    before = opened(tmp_path).description
+    caption.touch()
+    assert opened(tmp_path).description == before
+    caption.write_text("a dog")
+    after = opened(tmp_path).description
+    assert {key for key in after if after[key] != before[key]} == {"captions"}
+    caption.unlink()
+    assert opened(tmp_path).description["captions"] not in (before["captions"], after["captions"])
+
+
 def write_latents(folder: Path, rows: list[dict[str, Any]], **files: torch.Tensor) -> Path:
     (folder / "latents").mkdir(parents=True, exist_ok=True)
     for name, latent in files.items():

@@ -91,6 +91,17 @@ def test_a_lower_score_is_better_where_the_scorer_says_so() -> None:
     assert judge_run(data, unit_of(data)).word == "Better"
 
 
+def test_the_verdict_says_where_each_baseline_stands() -> None:
+    data = _evaluated(0.05, 0.01, 0.09)
+    data.models["policy"]["versus"] = {
+        "sft": {"mean": -0.03, "low": -0.05, "high": -0.01, "p_value": 0.01},
+        "dpo": {"mean": 0.01, "low": -0.02, "high": 0.04, "p_value": 0.6},
+    }
+    behind, even = judge_run(data, unit_of(data)).against
+    assert behind.startswith("Against sft: −3.0 [−5.0, −1.0]") and behind.endswith("clearly behind.")
+    assert even.endswith("too close to call.")
+
+
 def test_a_gain_bought_with_worse_pictures_is_told() -> None:
     data = _evaluated(0.05, 0.01, 0.09)
     assert any("3.00 to 9.00" in caveat for caveat in judge_run(data, unit_of(data)).caveats)

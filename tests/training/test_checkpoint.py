@@ -85,6 +85,15 @@ def test_a_torn_one_is_passed_over(tmp_path: Path, damage, capsys: pytest.Captur
     assert "step-000002 is not whole" in capsys.readouterr().err
 
 
+def test_a_torn_one_is_told_by_the_main_process_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truncate(save_checkpoint(tmp_path, make(2), keep=2) / "trained.safetensors")
+    monkeypatch.setenv("RANK", "1")
+    assert latest_checkpoint(tmp_path) is None
+    assert capsys.readouterr().err == ""
+
+
 def test_a_step_can_be_written_again(tmp_path: Path) -> None:
     truncate(save_checkpoint(tmp_path, make(3), keep=2) / "state.json")
     save_checkpoint(tmp_path, make(3), keep=2)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from ddspo.errors import UserError
 from ddspo.families.load import load_family
-from ddspo.objectives import Objective, PairLoss
+from ddspo.objectives import PairLoss
 from ddspo.objectives.margin import preference_margin
 from ddspo.recipe import Recipe
 from ddspo.training import loop as loop_module
@@ -112,7 +112,7 @@ def test_pairs_that_are_all_settled_do_not_stop_a_resumed_run(
         margin = preference_margin(policy, reference, target, beta=beta) * 0 + 2
         return PairLoss(torch.relu(1 - margin), margin)
 
-    monkeypatch.setitem(step_module.OBJECTIVES, "hinge", Objective(settled))
+    monkeypatch.setitem(step_module.OBJECTIVES, "hinge", settled)
     assert train(recipe, pairs, tmp_path / "run").steps == 4
     assert metrics_of(tmp_path / "run")[-1]["gradient_norm"] == 0
 
@@ -143,6 +143,42 @@ def test_a_finished_run_is_returned_without_work(folder: Path, tmp_path: Path, m
     assert train(recipe, pairs, tmp_path / "run") == first
     assert first.policy == tmp_path / "run" / "policy"
     assert first.steps == first.metrics["step"] == 1
+
+
+def test_a_finished_run_keeps_the_recipe_it_was_made_with(folder: Path, tmp_path: Path) -> None:
+    recipe, pairs = make_case(folder, max_steps=1)
+    train(recipe, pairs, tmp_path / "run")
+    written = {name: (tmp_path / "run" / name).read_bytes() for name in ("recipe.yaml", "environment.json")}
+    (tmp_path / "run" / "environment.json").write_bytes(written["environment.json"] + b" ")
+    train(make_case(folder, max_steps=1, checkpoint_every_steps=7)[0], pairs, tmp_path / "run")
+    assert (tmp_path / "run" / "recipe.yaml").read_bytes() == written["recipe.yaml"]
+    assert (tmp_path / "run" / "environment.json").read_bytes() == written["environment.json"] + b" "
+    shutil.rmtree(tmp_path / "run" / "policy")  # not finished: it goes on with what is asked now
+    train(make_case(folder, max_steps=1, checkpoint_every_steps=7)[0], pairs, tmp_path / "run")
+    assert "checkpoint_every_steps: 7" in (tmp_path / "run" / "recipe.yaml").read_text()
+
+
+def test_a_run_that_is_trained_already_is_left_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, pairs = make_case(folder, max_steps=1)
+    again: list[str] = []
+
+    def twice(run: Any) -> None:
+        partial = tmp_path / "run" / ".recipe.yaml.1.partial"
+        partial.touch()
+        before = sorted((path.name, path.read_bytes()) for path in (tmp_path / "run").glob("*.*"))
+        with pytest.raises(UserError) as caught:
+            train(recipe, pairs, tmp_path / "run")
+        again.append(str(caught.value))
+        assert sorted((path.name, path.read_bytes()) for path in (tmp_path / "run").glob("*.*")) == before
+        partial.unlink()
+
+    genuine = loop_module.train_steps
+    monkeypatch.setattr(loop_module, "train_steps", lambda run: (twice(run), genuine(run)))
+    train(recipe, pairs, tmp_path / "run")
+    assert len(again) == 1 and "run is in use: `ddspo train` is already at work there (process" in again[0]
+    assert not list((tmp_path / "run").glob(".*"))
 
 
 @pytest.mark.parametrize("content", ['{"step": 1, "lo', "[1]\n", ""])
@@ -237,7 +273,8 @@ def test_the_policy_loads_in_diffusers_and_differs_from_the_base(folder: Path, t
     assert np.abs(pictures[0] - pictures[1]).max() > 1e-4
     assert np.abs(pictures[0] - pictures[2]).max() > 1e-4
     card = (policy / "README.md").read_text()
-    assert f"base_model: {Path(recipe.model.base).name}\n" in card and recipe.model.base not in card
+    assert f"from `{Path(recipe.model.base).name}`" in card and recipe.model.base not in card
+    assert "base_model" not in card  # on the hub that name may be a stranger's
     assert "10, drawn by the base" in card
     assert "license: unknown" in card and "look it up before" in card.lower()
 

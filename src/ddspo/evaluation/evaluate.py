@@ -22,7 +22,7 @@ from .negative_prompt import NEGATIVE_PROMPT, negative_prompts
 from .prompts import evaluation_prompts
 from .scorers import Scorer, load_scorer
 from .set_metrics import inception_score
-from .summary import REFERENCE, Resampling, categories, failures, score_matrix, summarize_scorer
+from .summary import REFERENCE, Resampling, categories, failures, score_matrix, summarize_scorer, versus
 from .work import FORMAT, Row, Work
 
 if TYPE_CHECKING:
@@ -132,8 +132,9 @@ def _results(work: Work, rows: dict[str, list[Row]], policies: dict[str, Path]) 
     )
     groups = categories(records)
     models = {name: _model_results(work, rows, name, groups, how) for name in rows}
+    main = {name: score_matrix(found, next(iter(work.scorers)), len(records)) for name, found in rows.items()}
     for name, folder in policies.items():
-        models[name]["folder"] = str(folder)
+        models[name] |= {"folder": str(folder), "versus": versus(main, name, how)}
     sets = _set_results(work, list(rows))
     for name, numbers in sets.pop("models").items():
         models[name] |= numbers

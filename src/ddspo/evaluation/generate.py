@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,17 +15,45 @@ from torch import Tensor, nn
 from ..diffusion.sampler import sample
 from ..families.base import Family
 from ..families.prompt_table import PromptTable
+from ..processes import Process
 from ..tensors import Conditioning
 
 if TYPE_CHECKING:
+    from ..families.pipeline import PipelineFamily
     from ..ledger import Ledger
-    from ..recipe import Sampling
+    from ..recipe import Model, Sampling
 
 #: the unconditional row of guidance
 UNCONDITIONAL = ""
 _DECODED_CELLS = (
     16 * 64 * 64
 )  # latent cells decoded at once: 16 pictures of 512×512 pixels; decoding outweighs denoising
+
+
+def prompts_on_disk(family: PipelineFamily, prompts: Iterable[str], folder: Path) -> PromptTable:
+    """The prompts and `UNCONDITIONAL`, encoded into `folder` and read from there: with FLUX a prompt takes 4 MB.
+
+    Raises:
+        UserError: disk or device memory is too small, or a file in the folder is damaged.
+    """
+    from ..families.stored_prompts import StoredPromptTable
+
+    family.release("denoiser")  # text encoders need the room
+    # Evaluating is one process's work, whatever it was launched by.
+    return StoredPromptTable(family, [UNCONDITIONAL, *prompts], folder, process=Process(0, 1))
+
+
+def load_denoiser(family: PipelineFamily, policy: Path | None, model: Model) -> nn.Module:
+    """The network of a policy, or (None) the base's own as it is on disk; what was there before goes first."""
+    gc.collect()  # an adapted network is tied into reference cycles, and would stay in memory beside the new one
+    family.release("denoiser")
+    if policy is None:
+        return family.denoiser
+    from ..families.policy import load_policy
+
+    # A variant is known to the policy's own record only; otherwise the base may have moved since training.
+    base = None if model.variant else str(family.base)
+    return load_policy(policy, base=base, dtype=model.frozen_dtype, device=family.device).denoiser
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,6 +75,12 @@ def summarize_scorer(
         }
         summary["win_rate"] = win_rate(scores, reference, higher_is_better=higher_is_better, **options).as_dict()
     return summary
+
+
+def versus(scores: Mapping[str, Array], name: str, how: Resampling) -> dict[str, Any]:
+    """Paired differences of one model's scores [prompts, pictures] and every other's, the reference left out."""
+    others = [other for other in scores if other not in (REFERENCE, name)]
+    return {other: paired_difference(scores[name], scores[other], **asdict(how)).as_dict() for other in others}
 
 
 def failures(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SCORES = "scores.jsonl"
+TEXT = ".text"
+"""text embeddings while pictures are missing; hidden, since a folder of them alone is bound to no settings yet"""
 _POLICY_RECORD = "ddspo.json"
 Row = dict[str, Any]
 
@@ -122,40 +125,35 @@ class Work:
         pictures = sum(map(len, self.batches))
         names = list(models)
         done = sum(self._scored(name, batch) * len(batch) for name in names for batch in self.batches)
+        undrawn = any(not self._drawn(name, batch) for name in names for batch in self.batches)
+        table = self._prompt_table() if undrawn else None
         with progress(pictures * len(names), "evaluate", "pictures", done) as bar:
-            table: PromptTable | None = None
             for name in names:
-                missing = [batch for batch in self.batches if not self._scored(name, batch)]
-                undrawn = [batch for batch in missing if not self._drawn(name, batch)]
-                if undrawn and table is None:
-                    table = self._prompt_table()
-                denoiser = self._denoiser(models[name]) if undrawn else None
-                for batch in missing:
-                    if not self._drawn(name, batch):
-                        assert table is not None
-                        self._draw_batch(name, batch, table, denoiser)
-                    self._score_batch(name, batch)
-                    self.ledger.save(self.output)
-                    bar.update(len(batch))
-                self.family.release("denoiser")
+                self._complete_model(name, models[name], table, bar)
+        self.family.release("denoiser")
+        del table
+        shutil.rmtree(self.output / TEXT, ignore_errors=True)  # gigabytes for large encoders, and all is drawn
+
+    def _complete_model(self, name: str, folder: Path | None, table: PromptTable | None, bar: Any) -> None:
+        from .generate import load_denoiser
+
+        denoiser = None  # held here alone, so it is gone before the next model's is loaded
+        for batch in self.batches:
+            if self._scored(name, batch):
+                continue
+            if not self._drawn(name, batch):
+                assert table is not None
+                denoiser = denoiser or load_denoiser(self.family, folder, self.recipe.model)
+                self._draw_batch(name, batch, table, denoiser)
+            self._score_batch(name, batch)
+            self.ledger.save(self.output)
+            bar.update(len(batch))
 
     def _prompt_table(self) -> PromptTable:
-        from ..families.prompt_table import PromptTable
-        from .generate import UNCONDITIONAL
+        from .generate import prompts_on_disk
 
         prompts = [record.prompt for record in self.records]
-        return PromptTable.build(self.family, [UNCONDITIONAL, *prompts, *self.negatives.values()])
-
-    def _denoiser(self, folder: Path | None) -> Any:
-        """The network of a policy, or the base's own as it is on disk."""
-        self.family.release("denoiser")
-        if folder is None:
-            return self.family.denoiser
-        from ..families.policy import load_policy
-
-        # A variant is known to the policy's own record only; otherwise the base may have moved since training.
-        base = None if self.recipe.model.variant else str(self.family.base)
-        return load_policy(folder, base=base, dtype=self.recipe.model.frozen_dtype, device=self.family.device).denoiser
+        return prompts_on_disk(self.family, [*prompts, *self.negatives.values()], self.output / TEXT)
 
     def _drawn(self, name: str, batch: list[Picture]) -> bool:
         return all((self.output / picture.path(name)).is_file() for picture in batch)
@@ -181,6 +179,7 @@ class Work:
         # Only now, with something to keep, do settings bind: a batch that did not fit in memory may be made smaller.
         self._bind_folder()
         self._bind_pictures(name)
+        self.ledger.save(self.output, before=[picture.path(name) for picture in batch])
         for picture, image in zip(batch, images, strict=True):
             write_png(self.output / picture.path(name), image)
 

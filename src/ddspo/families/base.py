@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,10 @@ class Family(Protocol):
     """precision of what is frozen"""
     default_lora_targets: tuple[str, ...]
     """module name suffixes that LoRA attaches to by default"""
+    prompts_at_once: ClassVar[int]
+    """how many prompts the text encoders take per call; results depend on it in rounding only"""
+    samples_in_float32: ClassVar[bool]
+    """whether latents are float32 between the steps of sampling, whatever `dtype` is, as in the diffusers pipeline"""
 
     @property
     def base(self) -> Path:

@@ -27,6 +27,7 @@ class Flux(FlowFamily):
     name = "flux"
     text_parts = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
     max_tokens = 512
+    prompts_at_once = 16  # at 512 tokens T5-XXL needs about 10 GB for attention scores of 64
     embedded_guidance = 3.5
 
     @property
@@ -86,7 +87,7 @@ class Flux(FlowFamily):
         positions = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3).to(x_t.device, dtype)
         output = network(
             hidden_states=pack(x_t).to(dtype),
-            timestep=timestep.to(x_t.device, torch.float32) / 1000,
+            timestep=timestep.to(x_t.device, x_t.dtype) / 1000,
             guidance=conditioning.tensors["guidance"] if self._is_told_guidance else None,
             pooled_projections=text["pooled_prompt_embeds"],
             encoder_hidden_states=text["prompt_embeds"],

@@ -46,6 +46,12 @@ class PipelineFamily(abc.ABC):
     """text encoder -> its tokenizer"""
     optional_text_parts: ClassVar[frozenset[str]] = frozenset()
     """text encoders that a checkpoint may leave out"""
+    prompts_at_once: ClassVar[int] = 64
+    """prompts per call of the text encoders"""
+    samples_in_float32: ClassVar[bool] = False
+    """whether the diffusers pipeline keeps latents in float32 between its steps, whatever the network's precision"""
+    autocast_refused: ClassVar[Mapping[str, str]] = {}
+    """mixed precision that this network cannot be trained in -> why, and the mend"""
     default_lora_targets: tuple[str, ...] = ("to_k", "to_q", "to_v", "to_out.0")
     samplers: ClassVar[dict[str, str]] = {
         "ddim": "DDIMScheduler",
@@ -74,9 +80,7 @@ class PipelineFamily(abc.ABC):
         self._loaded: dict[str, Any] = {}
         self._resting: set[str] = set()
         absent = self.optional_text_parts - folder.parts().keys()
-        self.text_parts = {
-            encoder: tokenizer for encoder, tokenizer in self.text_parts.items() if encoder not in absent
-        }
+        self.text_parts = {name: tokenizer for name, tokenizer in self.text_parts.items() if name not in absent}
         folder.require((self.denoiser_part, "vae", "scheduler", *self.text_parts, *self.text_parts.values()))
 
     @property

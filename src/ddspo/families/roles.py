@@ -40,6 +40,8 @@ class Roles:
         frozen: nn.Module | None,
         mixed_precision: Precision,
     ) -> None:
+        if mixed_precision in family.autocast_refused:
+            raise UserError(f"training.mixed_precision {mixed_precision}: {family.autocast_refused[mixed_precision]}")
         self.family = family
         self.kind = kind
         self.trained: nn.Module = family.denoiser

@@ -21,6 +21,13 @@ class Sana(FlowFamily):
     text_parts = {"text_encoder": "tokenizer"}
     default_lora_targets = ("to_k", "to_q", "to_v", "to_out.0")
     max_tokens = 300
+    prompts_at_once = 16  # Gemma reads the instruction with every prompt
+    samples_in_float32 = True
+    # diffusers sums over all pixels in float32, but autocast takes these products back to float16, where they overflow.
+    autocast_refused = {
+        "fp16": "SANA's linear attention overflows in float16 there; use bf16, with a checkpoint made for it such as "
+        "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
+    }
 
     @property
     def pixels_per_latent(self) -> int:

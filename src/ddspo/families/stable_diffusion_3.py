@@ -19,6 +19,7 @@ class StableDiffusion3(FlowFamily):
     text_parts = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "text_encoder_3": "tokenizer_3"}
     optional_text_parts = frozenset({"text_encoder_3"})
     t5_tokens = 256
+    prompts_at_once = 16  # for T5-XXL, as in FLUX
 
     @property
     def size_multiple_px(self) -> int:

@@ -31,7 +31,7 @@ from ..progress import progress
 from ..tensors import Conditioning
 from .base import Family
 from .pipeline import PipelineFamily
-from .prompt_table import PromptTable, warn_of_truncated
+from .prompt_table import PromptTable, in_batches, read_prompts, warn_of_truncated
 
 KEYS, TRUNCATED = "ddspo.keys", "ddspo.truncated"
 FILE_BYTES = 128 * 2**20
@@ -68,11 +68,12 @@ class StoredPromptTable(PromptTable):
         family: encodes the prompts.
         prompts: repeats are encoded once.
         folder: a folder per text side is made inside.
-        batch: prompts per call of the text encoder.
+        batch: prompts per call of the text encoder; None: the family's `prompts_at_once`.
         device: where looked-up rows go; None means the family's device.
+        process: which of the processes that share the prompts; None: as the launch says.
 
     Raises:
-        UserError: the disk is too small, or a file is damaged.
+        UserError: disk or device memory is too small, or a file is damaged.
     """
 
     def __init__(
@@ -80,9 +81,10 @@ class StoredPromptTable(PromptTable):
         family: PipelineFamily,
         prompts: Iterable[str],
         folder: Path,
-        batch: int = 64,
+        batch: int | None = None,
         *,
         device: torch.device | str | None = None,
+        process: Process | None = None,
     ) -> None:
         self.device = torch.device(device or family.device)
         self.folder = folder / text_fingerprint(family)
@@ -93,8 +95,8 @@ class StoredPromptTable(PromptTable):
         unique = list(dict.fromkeys(prompts))
         self._keys = {_key(prompt) for prompt in unique}
         self._open_new_files()
-        process = this_process()
-        chunks = [unique[start : start + batch] for start in range(0, len(unique), batch)]
+        process = process or this_process()
+        chunks = list(in_batches(unique, batch or family.prompts_at_once))
         self._encode(family, [chunks[number] for number in process.share(len(chunks))])
         self._wait_for_others(process)
         family.release("text_encoder")
@@ -152,7 +154,7 @@ class StoredPromptTable(PromptTable):
         waiting: list[tuple[Sequence[str], Conditioning, list[bool]]] = []
         with progress(total, "text", "prompts") as bar:
             for number, chunk in enumerate(todo):
-                rows, long = family.encode_prompts(chunk).to("cpu"), family.truncated(chunk)
+                rows, long = read_prompts(family, chunk).to("cpu"), family.truncated(chunk)
                 # A batch is encoded whole, but what an earlier run stored of it stays the one there is: of two rows
                 # for a prompt, which differ in rounding, an interrupted run could take the other one.
                 new = [place for place, prompt in enumerate(chunk) if _key(prompt) not in self._places]

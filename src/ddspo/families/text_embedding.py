@@ -14,6 +14,7 @@ from ..processes import local_device
 from ..recipe import Model
 from ..tensors import Conditioning
 from .base import Family
+from .prompt_table import in_batches, read_prompts
 
 _log = logging.getLogger(__name__)
 
@@ -26,11 +27,11 @@ class TextEmbedder:
 
     Args:
         model: names the base.
-        batch: texts per call of the encoders.
+        batch: texts per call of the encoders; None: the family's `prompts_at_once`.
         family: a loaded one, in place of `model`'s.
     """
 
-    def __init__(self, model: Model, batch: int = 64, family: Family | None = None) -> None:
+    def __init__(self, model: Model, batch: int | None = None, family: Family | None = None) -> None:
         self._model, self._batch, self._family = model, batch, family
 
     @property
@@ -52,8 +53,8 @@ class TextEmbedder:
                 revision=model.revision,
                 variant=model.variant,
             )
-        chunks = [texts[start : start + self._batch] for start in range(0, len(texts), self._batch)]
-        vectors = [pooled(self._family.encode_prompts(chunk)).float().cpu() for chunk in chunks]
+        chunks = in_batches(texts, self._batch or self._family.prompts_at_once)
+        vectors = [pooled(read_prompts(self._family, chunk)).float().cpu() for chunk in chunks]
         return torch.cat(vectors).numpy()
 
     def release(self) -> None:

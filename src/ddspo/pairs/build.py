@@ -20,6 +20,7 @@ import torch
 from ..diffusion.sampler import network_evaluations
 from ..families.base import Family
 from ..files import claim_folder, read_json, require_free_space
+from ..folder_lock import only_one
 from ..ledger import Ledger
 from ..processes import Process, local_device, this_process
 from ..progress import announce, progress
@@ -92,9 +93,15 @@ def build_pairs(recipe: Recipe, degraded: Path, output: Path, *, family: Family 
 
     Raises:
         UserError: the folder holds pairs of other settings, the disk is too small, degraded.jsonl is malformed, memory
-            does not suffice for a batch, or the network gives numbers that are not finite.
+            does not suffice for a batch, the network gives numbers that are not finite, or another process is making
+            pairs in this folder.
     """
     process = this_process()
+    with only_one(output, "ddspo pairs", main=process.is_main):
+        return _build(recipe, degraded, output, family, process)
+
+
+def _build(recipe: Recipe, degraded: Path, output: Path, family: Family | None, process: Process) -> PairsSummary:
     prompts = read_degraded(degraded)
     family = family or load_reference(recipe)
     plan = plan_pairs(prompts, recipe.pairs.count, recipe.seed)

@@ -19,8 +19,9 @@ from typing import Any
 from ..errors import UserError
 from ..families.pipeline import PipelineFamily
 from ..files import require_free_space, write_json
+from ..folder_lock import only_one
 from ..ledger import Ledger
-from ..processes import local_device, this_process
+from ..processes import Process, local_device, this_process
 from ..progress import announce, progress
 from ..recipe import Recipe
 from .bucket_sizes import bucket_sizes, needed_multiple_px
@@ -83,9 +84,22 @@ def import_pairs(
         family: the model if it is loaded already.
 
     Raises:
-        UserError: a source that is none, a folder of other pairs, no space, no memory, or no pair that can be used.
+        UserError: a source that is none, a folder of other pairs or one that another process imports into, no space, no
+            memory, or no pair that can be used.
     """
     settings, process = settings or ImportSettings(), this_process()
+    with only_one(output, "ddspo import", main=process.is_main):
+        return _import(source, output, recipe, settings, family, process)
+
+
+def _import(
+    source: str,
+    output: Path,
+    recipe: Recipe,
+    settings: ImportSettings,
+    family: PipelineFamily | None,
+    process: Process,
+) -> ImportSummary:
     opened, maker, prompts = _prepare(source, output, recipe, settings, family)
     parts = first_rows(opened.parts, settings.limit)
     claim(output, _identity(opened, maker, settings, fingerprint(prompts) if prompts else None), process)

@@ -144,7 +144,8 @@ class PartMaker:
     def _prepare(self, entry: Example | Skip) -> Prepared | Skip:
         if isinstance(entry, Skip):
             return entry
-        identity = content_id(entry.prompt, _digest(entry.win), _digest(entry.lose))
+        win, lose = _loaded(entry.win), _loaded(entry.lose)  # a file is read once, for its digest and its picture
+        identity = content_id(entry.prompt, _digest(win), _digest(lose))
         row: Row = {
             "id": identity,
             "prompt": entry.prompt,
@@ -152,12 +153,12 @@ class PartMaker:
             "kind": "imported",
             "source": entry.where,
         }
-        if isinstance(entry.win, Tensor) and isinstance(entry.lose, Tensor):
-            return Prepared(row, entry.win, entry.lose, is_latent=True)
-        assert not isinstance(entry.win, Tensor) and not isinstance(entry.lose, Tensor)
+        if isinstance(win, Tensor) and isinstance(lose, Tensor):
+            return Prepared(row, win, lose, is_latent=True)
+        assert not isinstance(win, Tensor) and not isinstance(lose, Tensor)
         flipped = self.flip and bool(seed_for(self.seed, "import", "flip", identity) & 1)
         try:
-            pair = prepare_pair(entry.win, entry.lose, self.buckets, flipped=flipped, max_upscale=self.max_upscale)
+            pair = prepare_pair(win, lose, self.buckets, flipped=flipped, max_upscale=self.max_upscale)
         except UnusablePictureError as error:
             return Skip(str(error), entry.where)
         return Prepared(row | pair.sizes, pair.win, pair.lose, is_latent=False)
@@ -208,16 +209,16 @@ class PartMaker:
         bucket.win, bucket.lose, bucket.rows = [], [], []
 
 
-def _digest(side: bytes | Path | Tensor) -> str:
-    if isinstance(side, Tensor):
-        data = bytes(side.contiguous().view(torch.uint8).numpy().data)
-    else:
-        data = side if isinstance(side, bytes) else _file_bytes(side)
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _file_bytes(path: Path) -> bytes:
+def _loaded(side: bytes | Path | Tensor) -> bytes | Tensor:
+    """A file's bytes, b"" if it cannot be read, which counts as missing when it is decoded; others as they are."""
+    if not isinstance(side, Path):
+        return side
     try:
-        return path.read_bytes()
+        return side.read_bytes()
     except OSError:
-        return str(path).encode()  # it is counted as missing when it is decoded
+        return b""
+
+
+def _digest(side: bytes | Tensor) -> str:
+    data = bytes(side.contiguous().view(torch.uint8).numpy().data) if isinstance(side, Tensor) else side
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..diffusion.sampler import sample
 from ..errors import UserError
 from ..families.base import Family
+from ..families.prompt_table import encode_in_batches
 from ..ledger import Ledger
 from ..recipe import Pairs
 from ..tensors import Conditioning, WinLose
@@ -21,7 +22,7 @@ from .trajectory import StateKeeper, kept_states
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """A batch of pairs on the CPU, in the family's precision.
+    """A batch of pairs on the CPU, rounded to the family's precision (SANA samples in float32 whatever that is).
 
     x_0: [B, C, H, W] a side. states: what sampling visited, [B, K, C, H, W] a side; None when none are kept.
     """
@@ -69,11 +70,11 @@ class PairMaker:
             cost: is told every row that the network evaluates.
 
         Raises:
-            UserError: memory does not suffice for the batch, or the network gives numbers that are not finite.
+            UserError: memory does not suffice for text or batch, or the network gives numbers that are not finite.
         """
         keeper = None if self.kept is None else StateKeeper(self.kept.calls)
         try:
-            x_0 = self._sample(pairs, cost, keeper).cpu()
+            x_0 = self._sample(pairs, cost, keeper).to("cpu", self.family.dtype)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{2 * len(pairs)} pictures at once do not fit in memory; lower pairs.sampling.batch_images"
@@ -83,7 +84,8 @@ class PairMaker:
                 f"the network gave numbers that are not finite for a prompt between {pairs[0].prompt!r} and "
                 f"{pairs[-1].prompt!r}; set model.frozen_dtype to bf16 or fp32"
             )
-        return Drawn(WinLose.split(x_0), None if keeper is None else WinLose.split(keeper.stacked()))
+        states = None if keeper is None else WinLose.split(keeper.stacked().to(self.family.dtype))
+        return Drawn(WinLose.split(x_0), states)
 
     def _scheduler(self) -> Any:
         return self.family.scheduler(self.sampling.sampler, **self.size_px)
@@ -95,11 +97,10 @@ class PairMaker:
 
         if self.offload:  # text encoders and denoiser are on the device in turn
             self.family.rest("denoiser")
-        conditioning = self.family.encode_prompts(
-            [pair.prompt for pair in pairs] + [pair.degraded_prompt for pair in pairs]
-        )
+        texts = [pair.prompt for pair in pairs] + [pair.degraded_prompt for pair in pairs]
+        conditioning = encode_in_batches(self.family, texts)
         if self.sampling.guidance_scale > 1 and self._unconditional is None:
-            self._unconditional = self.family.encode_prompts([""])
+            self._unconditional = encode_in_batches(self.family, [""])
         if self.offload:
             self.family.rest("text_encoder")
         # One generator per row: a scheduler that adds noise as it goes gives both sides of a pair the same noise too.
@@ -108,7 +109,7 @@ class PairMaker:
         return sample(
             predict,
             self._scheduler(),
-            x_T.to(self.family.device, self.family.dtype),
+            x_T.to(self.family.device, torch.float32 if self.family.samples_in_float32 else self.family.dtype),
             conditioning,
             steps=self.sampling.steps,
             guidance_scale=self.sampling.guidance_scale,

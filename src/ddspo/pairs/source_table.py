@@ -114,13 +114,20 @@ class FolderSource:
         self.parts = cut(len(self._names), rows_per_part)
         files = [*self._chosen.values(), *self._rejected.values()]
         listed = [f"{file.parent.name}/{file.name} {file.stat().st_size}" for file in files]
-        self.description: dict[str, Any] = {"kind": "folder", "digest": content_id(*sorted(listed))}
+        # Read once: what is imported is what the digest is of.
+        self._captions = {name: self._read_caption(name) for name in self._names}
+        texts = [f"{name}.txt {len(text)} {text}" for name, text in self._captions.items() if text is not None]
+        self.description: dict[str, Any] = {
+            "kind": "folder",
+            "digest": content_id(*sorted(listed)),
+            "captions": content_id(*texts),
+        }
 
     def read(self, part: Part) -> Iterator[Example | Skip]:
         """The rows of one part."""
         for name in self._names[part.skip : part.skip + part.take]:
             rejected = self._rejected.get(name)
-            text = self._caption(name)
+            text = caption(self._captions[name])
             if rejected is None:
                 yield Skip(MISSING, f"rejected/{name}")
             elif text is None:
@@ -132,11 +139,11 @@ class FolderSource:
     def _file(self, path: Path) -> Path:
         return inside(self.folder, str(path.relative_to(self.folder)), str(path), allow_outside=self._allow_outside)
 
-    def _caption(self, name: str) -> str | None:
+    def _read_caption(self, name: str) -> str | None:
         for place in (self.folder, self.folder / "captions"):
             file = place / f"{name}.txt"
             if file.is_file():
-                return caption(file.read_text(encoding="utf-8", errors="replace"))
+                return file.read_text(encoding="utf-8", errors="replace")
         return None
 
 

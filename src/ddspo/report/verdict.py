@@ -34,6 +34,8 @@ class Verdict:
     sentence: str
     detail: str
     caveats: Sequence[str]
+    against: Sequence[str] = field(default=())
+    """how the policy stands to each baseline"""
     rows: Sequence[TableRow] = field(default=())
     forest: Sequence[ForestRow] = field(default=())
 
@@ -87,6 +89,7 @@ def judge_run(data: RunData, unit: Unit) -> Verdict:
         _sentence(data, name, unit, direction),
         _detail(data, name, unit, difference),
         _caveats(data, name, unit),
+        _against(data, name, unit),
         _table(data, name, unit),
         _forest(data, name, unit),
     )
@@ -116,7 +119,7 @@ def _detail(data: RunData, name: str, unit: Unit, difference: Interval) -> str:
     text += "."
     prompts, each = finite(evaluation.get("prompts")), finite(evaluation.get("images_per_prompt"))
     if prompts:
-        kind = "held-out " if str(data.setting("evaluation", "prompts") or "").endswith(":heldout") else ""
+        kind = "held-out " if data.setting("evaluation", "prompts") in ("tinyscenes:heldout", "held_out") else ""
         pictures = "one picture" if each in (None, 1) else f"{each:g} pictures"
         text += f" Paired over {prompts:,.0f} {kind}prompts, {pictures} each, same seeds for both{_guidance(data)}."
     p_value = finite(data.models[name]["difference"].get("p_value"))
@@ -155,6 +158,17 @@ def _caveats(data: RunData, name: str, unit: Unit) -> list[str]:
     if worse:
         notes.append(f"Clearly worse in {', '.join(worse)}.")
     return notes
+
+
+def _against(data: RunData, name: str, unit: Unit) -> list[str]:
+    """'Against sft: −2.9 points [−5.8, −0.1], clearly behind.' for every other model that was trained."""
+    words = {1: "clearly ahead", -1: "clearly behind", 0: "too close to call"}
+    lines = []
+    for other, value in (data.models[name].get("versus") or {}).items():
+        if interval := telling(value):
+            points = " points" if unit.percent else ""
+            lines.append(f"Against {other}: {unit.interval(interval)}{points}, {words[oriented(interval, unit)]}.")
+    return lines
 
 
 def _table(data: RunData, name: str, unit: Unit) -> list[TableRow]:

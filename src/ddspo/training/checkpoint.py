@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..files import write_json
+from ..progress import announce
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -87,12 +87,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
 
 
 def latest_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint | None:
-    """The newest whole checkpoint in `folder`, or None. Torn ones are passed over with a line on standard error."""
+    """The newest whole checkpoint in `folder`, or None. Torn ones are passed over with one line for all processes."""
     for path in numbered(folder):
         try:
             return _load(path, device)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            print(f"warning: {path} is not whole ({error}); using the one before it", file=sys.stderr)
+            announce(f"warning: {path} is not whole ({error}); using the one before it")
     return None
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from ..errors import UserError
 from ..families.load import load_model
 from ..families.pipeline import PipelineFamily
+from ..folder_lock import only_one
 from ..method_facts import OBJECTIVES
 from ..pairs.store import PairStore
 from ..progress import announce, progress
@@ -45,14 +47,21 @@ def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily |
         family: the model if it is loaded already, on the right device; training changes its denoiser.
 
     Raises:
-        UserError: another run's folder, pairs of another reference, no space, no memory, or numbers that are not
-            finite; what was made until then stays.
+        UserError: another run's folder, one that another process trains in, pairs of another reference, no space, no
+            memory, or numbers that are not finite; what was made until then stays.
     """
     accelerator = start_accelerator(recipe, output)
     store = PairStore(pairs, min_contrast=recipe.pairs.min_contrast)
     if store.left_out:
         announce(f"train: {store.left_out} of {store.left_out + len(store)} pairs left out by pairs.min_contrast")
     check_texts(recipe, store)
+    with only_one(output, "ddspo train", main=accelerator.is_main_process):
+        return _train(recipe, store, output, family, accelerator)
+
+
+def _train(
+    recipe: Recipe, store: PairStore, output: Path, family: PipelineFamily | None, accelerator: Accelerator
+) -> TrainSummary:
     if accelerator.is_main_process:
         claim_output(recipe, store, output)
     accelerator.wait_for_everyone()

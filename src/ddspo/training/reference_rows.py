@@ -13,7 +13,7 @@ so a sweep pays once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,7 @@ class ReferenceRows:
 
     def are_whole(self, steps: int) -> bool:
         """Whether nothing is missing of `steps` steps, so that no frozen network will be asked."""
-        return all(self._is_whole(step, shard) for step in range(steps) for shard in range(len(self._shards(step))))
+        return all(self.rows.is_whole(*place, batches) for place, batches in self._places(0, steps))
 
     def make_missing(
         self, predict: RolePredict, first: int, steps: int, *, rank: int = 0, wait: Callable[[], None] = lambda: None
@@ -113,19 +113,19 @@ class ReferenceRows:
             UserError: the folder holds other rows, or the disk is too small.
         """
         self._claim(rank == 0, wait)
-        shards = [(step, shard) for step in range(first, steps) for shard in range(len(self._shards(step)))]
-        missing = {place for place in shards if not self._is_whole(*place)}
+        shards = list(self._places(first, steps))
+        missing = {place: batches for place, batches in shards if not self.rows.is_whole(*place, batches)}
         if missing and rank == 0:
             self._announce(steps, len({step for step, _ in missing}), len(missing) / len(shards) * (steps - first))
         # By the number of the shard, not by its place among the missing ones, which grow fewer as others work.
-        mine = [place for place in shards[rank :: self.batches.processes] if place in missing]
+        mine = [place for place, _ in shards[rank :: self.batches.processes] if place in missing]
         if mine:
             with progress(len(mine), "reference rows", "shard") as bar:
                 for place in mine:
-                    self._make(*place, predict)
+                    self._make(place, missing[place], predict)
                     bar.update()
-        for place in sorted(missing):  # files tell, not the process group, which would lose patience
-            while not self._is_whole(*place):
+        for place, batches in missing.items():  # files tell, not the process group, which would lose patience
+            while not self.rows.is_whole(*place, batches):
                 time.sleep(_POLL_SECONDS)
         if rank == 0 and (missing or not self.rows.has_cost()):  # an earlier attempt may have been killed before it
             self.rows.save_cost()
@@ -134,9 +134,9 @@ class ReferenceRows:
         x_t = states(micro.pairs, self.noise_path)
         return self._source(micro.pairs, x_t, predict, self.noise_path, reference=self._reference)
 
-    def _make(self, step: int, shard: int, predict: RolePredict) -> None:
-        cost, batches = Ledger(), []
-        for positions in self._shards(step)[shard]:
+    def _make(self, place: tuple[int, int], of_shard: Sequence[Sequence[int]], predict: RolePredict) -> None:
+        (step, shard), cost, batches = place, Ledger(), []
+        for positions in of_shard:
             calls: list[Tensor] = []
 
             def record(role: Any, x_t: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
@@ -160,8 +160,11 @@ class ReferenceRows:
             room -= size
         return shards
 
-    def _is_whole(self, step: int, shard: int) -> bool:
-        return self.rows.is_whole(step, shard, self._shards(step)[shard])
+    def _places(self, first: int, steps: int) -> Iterator[tuple[tuple[int, int], list[Sequence[int]]]]:
+        """((step, shard), its micro batches) of steps `first` .. `steps` - 1; each step is cut once."""
+        for step in range(first, steps):
+            for shard, batches in enumerate(self._shards(step)):
+                yield (step, shard), batches
 
     def _claim(self, is_main: bool, wait: Callable[[], None]) -> None:
         """The main process claims the folder, then the others check that their settings are the same."""

@@ -19,6 +19,7 @@ from ..files import claim_folder, file_fingerprint, require_free_space, write_js
 from ..memory import checkpoint_bytes
 from ..method_facts import OBJECTIVES, needs_degraded_prompts
 from ..recipe import Recipe
+from .result import finished
 from .target_models import target_settings
 
 if TYPE_CHECKING:
@@ -83,6 +84,10 @@ def start_accelerator(recipe: Recipe, output: Path) -> Accelerator:
             f"{accelerator.num_processes} processes cannot share {recipe.training.global_batch_pairs} pairs "
             "(training.global_batch_pairs); use fewer processes or a larger batch"
         )
+    if accelerator.device.type == "cpu":
+        # accelerate names it by rank, and moving to 'cpu:1' copies weights that were mapped from their file: twice the
+        # memory, and on some processors sums over a copy, which lies elsewhere, round otherwise than in one process.
+        accelerator.state.device = torch.device("cpu")
     return accelerator
 
 
@@ -119,6 +124,8 @@ def claim_output(recipe: Recipe, store: PairStore, output: Path) -> None:
         UserError: the folder holds another run, with the difference spelled out, or other files.
     """
     claim_folder(output, run_settings(recipe, store), "a training run")
+    if finished(output):
+        return  # what is written there is what was run; free settings may read otherwise now
     write_text(
         output / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     )
