@@ -24,6 +24,7 @@ from torch import Tensor
 from ..diffusion.timesteps import draw_timesteps
 from ..errors import UserError
 from ..families.base import Family
+from ..families.prompt_table import encode_in_batches
 from ..files import differences, read_json, write_json
 from ..ledger import Ledger
 from ..processes import this_process
@@ -152,7 +153,7 @@ class _Meter:
         """[B] contrasts; both prompts of all pairs in one call per draw."""
         family, rows = self.family, [self.store.rows[pair] for pair in pairs]
         texts = [row["prompt"] for row in rows] + [row["degraded_prompt"] for row in rows]
-        conditioning = family.encode_prompts(texts)
+        conditioning = encode_in_batches(family, texts)
         x_0 = self.store.read(pairs).lose.to(family.device)
         total = torch.zeros(len(pairs), dtype=torch.float64)
         for draw in range(self.draws):
