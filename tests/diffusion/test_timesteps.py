@@ -42,8 +42,8 @@ def test_a_range_is_kept_and_reached(sampler: str) -> None:
 
 
 def test_draws_grow_with_the_uniform() -> None:
-    for sampler in ("uniform", "logit_normal"):
-        assert (draw_timesteps(Timesteps(sampler=sampler, logit_mean=0.4), VP, even(5000)).diff() >= 0).all()
+    for timesteps in (Timesteps(sampler="uniform"), Timesteps(sampler="logit_normal", logit_mean=0.4)):
+        assert (draw_timesteps(timesteps, VP, even(5000)).diff() >= 0).all()
 
 
 def test_logit_normal_has_the_quantiles_of_its_definition() -> None:
