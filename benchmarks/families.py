@@ -77,6 +77,7 @@ def make_recipe(arguments: argparse.Namespace, base: str) -> Recipe:
     return Recipe.model_validate(
         {
             "model": {"base": base, "frozen_dtype": arguments.precision, "height_px": size, "width_px": size},
+            "objective": {"beta": 1000},
             "training": {
                 "parameters": arguments.parameters,
                 "lora": {"rank": 16},

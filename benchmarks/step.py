@@ -70,6 +70,7 @@ def make_recipe(arguments: argparse.Namespace) -> Recipe:
     return Recipe.model_validate(
         {
             "model": {"base": arguments.base, "frozen_dtype": arguments.frozen_dtype},
+            "objective": {"beta": 1000},
             "training": {
                 "parameters": arguments.parameters,
                 "lora": {"rank": arguments.rank},
