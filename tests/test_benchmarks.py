@@ -33,7 +33,7 @@ def benchmark(name: str) -> ModuleType:
 )
 def test_a_benchmark_of_steps_runs(script: str, own: list[str], tmp_path: Path) -> None:
     output = tmp_path / "result.json"
-    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), *own, "--repeats", "2", "--output", str(output)]
+    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), *own, "--repeats", "3", "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(output.read_text())
