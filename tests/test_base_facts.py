@@ -40,9 +40,15 @@ def test_the_plan_tells_what_text_takes_on_disk(tmp_path: Path) -> None:
     folder = base(tmp_path, "StableDiffusion3Pipeline", "transformer", joint_attention_dim=4096)
     told = {"model": {"base": folder, "frozen_dtype": "fp16"}, "pairs": {"count": 200_000}}
     recipe = Recipe.model_validate(told | {"training": {"max_steps": 10}})
-    assert "text embeddings of up to 40960 prompts: 111.7 GB beside the pairs" in make_plan(recipe).notes
+    assert (
+        "text embeddings of up to 40960 prompts: 111.7 GB beside the pairs; none with training.text encoded"
+        in make_plan(recipe).notes
+    )
     noise = Recipe.model_validate(told | {"training": {"max_steps": 10}, "target": {"source": "forward_noise"}})
-    assert "text embeddings of up to 20480 prompts: 55.9 GB beside the pairs" in make_plan(noise).notes
+    assert (
+        "text embeddings of up to 20480 prompts: 55.9 GB beside the pairs; none with training.text encoded"
+        in make_plan(noise).notes
+    )
 
 
 @pytest.mark.parametrize(

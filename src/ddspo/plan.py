@@ -87,12 +87,17 @@ def _smaller(recipe: Recipe, facts: BaseFacts) -> list[str]:
 
 def _text_note(recipe: Recipe, facts: BaseFacts | None, pairs: int | None) -> list[str]:
     """Disk for stored text embeddings, where it is worth a line: with T5 it may be far more than the pairs."""
+    if recipe.training.text == "encoded":
+        return ["text encoders stay in memory while training (training.text encoded), on top of the peak below"]
     if facts is None or pairs is None:
         return []
     used = min(pairs, recipe.training.max_steps * recipe.training.global_batch_pairs)
     prompts = used * (2 if needs_degraded_prompts(recipe) else 1)
     size = prompts * facts.text_numbers * BYTES[recipe.model.frozen_dtype]
-    return [f"text embeddings of up to {prompts} prompts: {size / 1e9:.1f} GB beside the pairs"] if size > 1e8 else []
+    if size <= 1e8:
+        return []
+    told = f"text embeddings of up to {prompts} prompts: {size / 1e9:.1f} GB beside the pairs"
+    return [f"{told}; none with training.text encoded"]
 
 
 def _trained_prompts(recipe: Recipe, notes: list[str]) -> int | None:

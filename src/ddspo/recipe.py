@@ -135,6 +135,9 @@ class Training(Section):
     reference_rows: Path | None = None
     """a folder for what the reference says at every step: made once, shared by runs that ask it the same, read in place
     of keeping the reference in memory. None: asked in every step"""
+    text: Literal["stored", "encoded"] = "stored"
+    """'stored': embeddings of all prompts are made first and lie on disk; the text encoders leave memory. 'encoded':
+    they stay and read the prompts of every micro batch, where the disk cannot hold what `--dry-run` foretells"""
     gradient_checkpointing: bool = False
     compile: bool = False
     """torch.compile the denoiser: slower to start, faster steps on a GPU; results differ by rounding"""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ddspo.errors import UserError
+from ddspo.families.live_prompts import LivePromptTable
 from ddspo.families.load import load_family
 from ddspo.families.prompt_table import PromptTable
 from ddspo.families.stable_diffusion import StableDiffusion
@@ -156,3 +157,25 @@ def test_training_does_not_blame_its_batch_for_text(
 
 def out_of_memory(*args: Any, **kwargs: Any) -> Any:
     raise torch.OutOfMemoryError("simulated")
+
+
+def test_a_live_table_encodes_what_is_looked_up_and_keeps_nothing(family: Counting) -> None:
+    prompts = ["a cat", "a red cat", "", "a blue cat"]
+    stored, live = PromptTable(family, prompts), LivePromptTable(family, prompts)
+    asked = family.__dict__["asked"]
+    asked.clear()
+    wanted = ["a blue cat", "", "a blue cat"]
+    rows = live.lookup(wanted).tensors["prompt_embeds"]
+    assert asked == [["a blue cat", ""]] and "text_encoder" in family.loaded()
+    torch.testing.assert_close(rows, stored.lookup(wanted).tensors["prompt_embeds"], rtol=0, atol=1e-6)
+    assert len(live) == 4 and "a cat" in live and "a dog" not in live
+    with pytest.raises(KeyError, match="a dog"):
+        live.lookup(["a cat", "a dog"])
+
+
+def test_a_live_table_counts_what_is_too_long_without_encoding(
+    family: Counting, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = LivePromptTable(family, ["a cat", "red " * 100, "blue " * 100])
+    assert table.truncated == 2 and "2 of 3 prompts are longer" in caplog.text
+    assert "asked" not in family.__dict__

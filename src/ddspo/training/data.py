@@ -203,7 +203,7 @@ def draw(
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Moved without making the host wait for the accelerator."""
-    if device.type != "cuda":
+    if device.type != "cuda" or tensor.device.type == "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 

@@ -37,6 +37,7 @@ def row_settings(recipe: Recipe, store: PairStore, family: PipelineFamily, batch
         "asks_reference": asks_reference(recipe),
         "timesteps": training.timesteps.model_dump(mode="json", exclude={"weight"}),
         "caption_dropout": training.caption_dropout,
+        **({} if training.text == "stored" else {"text": training.text}),
         "global_batch_pairs": training.global_batch_pairs,
         "micro_batch_pairs": training.micro_batch_pairs,
         "processes": None if even else batches.processes,  # matters where it changes the cut into micro batches

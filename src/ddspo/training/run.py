@@ -8,7 +8,9 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from ..families.live_prompts import LivePromptTable
 from ..families.pipeline import PipelineFamily
+from ..families.prompt_table import PromptTable
 from ..families.roles import Roles
 from ..families.stored_prompts import StoredPromptTable
 from ..files import append_jsonl
@@ -52,7 +54,11 @@ class Run:
         self.settings = settings
         self.is_main: bool = accelerator.is_main_process
         self.preview_prompts = preview_prompts(recipe, store)
-        self.table = StoredPromptTable(family, self._prompts(), text_folder(store, output), device="cpu")
+        self.table: PromptTable = (
+            StoredPromptTable(family, self._prompts(), text_folder(store, output), device="cpu")
+            if settings.text == "stored"
+            else LivePromptTable(family, self._prompts())
+        )
         self.batches = Batches(
             recipe,
             store,
