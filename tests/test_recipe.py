@@ -241,3 +241,11 @@ def test_a_baseline_with_another_target_leaves_the_main_runs_target_behind_but_n
     target = baseline_recipe(recipe, "dpo").target
     assert (target.source, target.winning, target.error_space) == ("forward_noise", None, "x_0")
     assert baseline_recipe(recipe, "beta").target == recipe.target
+
+
+@pytest.mark.parametrize("name", ["a/../../b", "..", "/tmp/x", ""])
+def test_a_name_becomes_no_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"cannot name a folder in runs/; change it"):
+        load_recipe(write(tmp_path, f"name: '{name}'"))
+    assert load_recipe(write(tmp_path, f"name: '{name}'"), output=tmp_path / "run").output == tmp_path / "run"
+    assert load_recipe(write(tmp_path, "name: a red cat, v1.2")).output == Path("runs/a red cat, v1.2")

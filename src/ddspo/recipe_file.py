@@ -47,7 +47,13 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, outp
         key: value for key, value in data.items() if value is not None
     }  # a section whose lines are all commented out
     data.setdefault("name", path.stem)
-    data.setdefault("output", f"runs/{data['name']}")
+    if "output" not in data:
+        name = str(data["name"])
+        if name != Path(name).name or name == "..":
+            raise UserError(
+                f"{path_or_name}: name '{name}' cannot name a folder in runs/; leave out '/', or set output"
+            )
+        data["output"] = f"runs/{name}"
     _share_batch_sizes(data)
     try:
         recipe = Recipe.model_validate(data)
