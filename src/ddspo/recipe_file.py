@@ -49,10 +49,8 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, outp
     data.setdefault("name", path.stem)
     if "output" not in data:
         name = str(data["name"])
-        if name != Path(name).name or name == "..":
-            raise UserError(
-                f"{path_or_name}: name '{name}' cannot name a folder in runs/; leave out '/', or set output"
-            )
+        if name in ("", "..") or name != Path(name).name:
+            raise UserError(f"{path_or_name}: name '{name}' cannot name a folder in runs/; change it, or set output")
         data["output"] = f"runs/{name}"
     _share_batch_sizes(data)
     try:

@@ -56,3 +56,14 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]], group: int = 4, **
 def mixed_rows(count: int = 12) -> list[dict[str, Any]]:
     """Squares, wide and tall pictures in turn, the label changing sides."""
     return [row(n, (SQUARE, WIDE, TALL)[n % 3], label=n % 2) for n in range(count)]
+
+
+def folder_of_pictures(folder: Path, count: int) -> Path:
+    """Folders `chosen` and `rejected` with the pictures of rows, captions beside them."""
+    for side, column in (("chosen", "jpg_0"), ("rejected", "jpg_1")):
+        (folder / side).mkdir(parents=True)
+        for number in range(count):
+            (folder / side / f"{number}.png").write_bytes(row(number)[column])
+    for number in range(count):
+        (folder / f"{number}.txt").write_text(f"a cat {number}")
+    return folder

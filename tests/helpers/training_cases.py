@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from ddspo.families.load import load_family
@@ -14,6 +15,8 @@ from ddspo.ledger import Ledger
 from ddspo.pairs.store import FORMAT, Layout, write_shard
 from ddspo.recipe import Recipe
 from ddspo.tensors import WinLose
+from ddspo.training import run as run_module
+from ddspo.training.checkpoint import save_checkpoint
 
 from .tiny_pipelines import tiny_sd
 
@@ -100,3 +103,21 @@ def policy_bytes(output: Path) -> dict[str, bytes]:
     return {
         str(file.relative_to(output)): file.read_bytes() for file in sorted((output / "policy").rglob("*.safetensors"))
     }
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands in for a kill at a chosen place."""
+
+
+def stop_in_checkpoint(monkeypatch: pytest.MonkeyPatch, step: int, *, before: bool) -> None:
+    """Die while the checkpoint of `step` is due: before it is written, or right after."""
+
+    def dying(folder: Path, checkpoint: Any, keep: int) -> Path:
+        if checkpoint.step == step and before:
+            raise Killed
+        path = save_checkpoint(folder, checkpoint, keep)
+        if checkpoint.step == step:
+            raise Killed
+        return path
+
+    monkeypatch.setattr(run_module, "save_checkpoint", dying)

@@ -1,4 +1,4 @@
-"""A tiny Stable Diffusion and five prompts with a degraded prompt each."""
+"""A tiny Stable Diffusion, five prompts with a degraded prompt each, and sizes for imports."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ddspo.families.load import load_family
+from ddspo.pairs import import_pairs as module
 from helpers.pair_making import PROMPTS, write_degraded
 from helpers.tiny_pipelines import tiny_sd
 
@@ -25,3 +26,10 @@ def family(base: Path) -> Any:
 @pytest.fixture
 def degraded(tmp_path: Path) -> Path:
     return write_degraded(tmp_path / "degraded.jsonl", [(prompt, [prompt.split()[-1]]) for prompt in PROMPTS])
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The tiny U-Net takes multiples of 64 px; 16 are let in here, so that there is more than one size near 64×64."""
+    monkeypatch.setattr(module, "needed_multiple_px", lambda family: 16)
+    return [(64, 64), (48, 80), (80, 48)]

@@ -15,13 +15,6 @@ from ddspo.training.loop import train
 from helpers.training_cases import changed, make_case, metrics_of
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("case")
-    make_case(path)
-    return path
-
-
 def limit_rows(monkeypatch: pytest.MonkeyPatch, most: int, *, backward: bool = False) -> None:
     """A device that holds `most` denoiser rows: more, and memory gives out, in the call or in its backward."""
     plain = {cls: cls.predict for cls in PipelineFamily.__subclasses__()}

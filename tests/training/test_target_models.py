@@ -42,13 +42,6 @@ def make(folder: Path, **training: Any) -> tuple[Recipe, Path]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("case")
-    make_case(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def made(folder: Path) -> tuple[Recipe, Path, Path]:
     """(recipe with its models filled in, pairs, the models' folder)."""
     recipe, pairs = make(folder)

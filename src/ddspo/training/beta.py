@@ -59,7 +59,8 @@ class Choice:
         value: beta, three significant digits, so that the order of float summation does not show.
         strength: value · scale, but for the rounding.
         scale: what beta was set by, in squared prediction units.
-        yardstick: what drift is measured with: the signal, or the scale where there is only noise.
+        yardstick: what drift is measured with: the signal, without the weights of timesteps, as drift is; or the scale
+            where there is only noise.
         measured: 'contrast' or 'noise': which of the two the scale is.
         pairs: how many pairs were measured.
         network_evaluations: denoiser rows that measuring took.
@@ -121,12 +122,13 @@ def choose_beta(
     Raises:
         UserError: there is no signal.
     """
-    signal = noise = weights = evaluations = 0.0
+    signal = plain = noise = weights = evaluations = 0.0
     pairs = 0
     for micro in micro_batches:
         found, weight = measure(micro), micro.weight.cpu().double()  # Apple's GPUs have no float64
         if found.signal is not None:
             signal += float((found.signal.cpu() * weight).sum())
+            plain += float(found.signal.cpu().double().sum())
         if found.error is not None:
             noise += noise_scale(float((found.error.cpu() * weight).sum()), found.dimensions)
         weights += float(weight.sum())
@@ -143,7 +145,7 @@ def choose_beta(
         f"beta {value:g} = strength {strength:g} / {scale:.4g}, {_WHAT[kind]}, measured on {pairs} pairs before the "
         f"first step: a pair counts as settled once the policy has made that movement"
     )
-    yardstick = signal if signal >= LEAST_CONTRAST else scale
+    yardstick = plain / pairs if plain / pairs >= LEAST_CONTRAST else scale
     return Choice(value, strength, scale, yardstick, kind, pairs, evaluations, f"{reason}.")
 
 
