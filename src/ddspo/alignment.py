@@ -217,10 +217,10 @@ def align(recipe: Recipe, *, say: Callable[[str], None] = print) -> Path:
     Raises:
         UserError: bad input, in one line; nothing already made is lost.
     """
-    from .evaluation.evaluate import check_evaluation
+    from .early_checks import check_later_stages
 
     single_process("align")
-    check_evaluation(recipe)  # the last stage: a mistake there must not wait until everything is trained
+    check_later_stages(recipe)
     run = open_run(recipe)
     stages: list[tuple[str, Callable[[], str]]] = [
         ("degrade", lambda: degrade_stage(recipe, run)),

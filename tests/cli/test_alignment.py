@@ -46,6 +46,25 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"training": {"mixed_precision": "fp16"}}, "needs an accelerator"),
+        ({"baselines": {"dpo": {"training": {"mixed_precision": "fp16"}}}}, "needs an accelerator"),
+        ({"model": {"frozen_dtype": "fp16"}}, "frozen_dtype fp16 needs training.mixed_precision"),
+        ({"model": {"base": "nowhere/at_all"}}, "nowhere/at_all"),
+        ({"evaluation": {"prompts": "nowhere.txt"}}, "evaluation.prompts: nowhere.txt does not exist"),
+    ],
+)
+def test_what_would_end_a_late_stage_ends_the_first(
+    stages: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sections: dict[str, object], told: str
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    with pytest.raises(UserError, match=told):
+        align(simple(tmp_path / "run", **sections))
+    assert stages == [] and not (tmp_path / "run").exists()
+
+
 def test_stages_run_in_order_and_are_told_one_line_each(stages: list[str], tmp_path: Path) -> None:
     lines: list[str] = []
     report = align(simple(tmp_path / "run"), say=lines.append)

@@ -40,6 +40,30 @@ _FREE = {
 }
 
 
+def check_precision(recipe: Recipe, family: PipelineFamily | None = None) -> None:
+    """Refuse what cannot be trained in the precision asked for; needs neither pairs nor weights.
+
+    Raises:
+        UserError: the device, the combination, or the family's network does not do it.
+    """
+    precision = recipe.training.mixed_precision
+    if precision == "fp16" and _on_cpu():
+        raise UserError("training.mixed_precision 'fp16' needs an accelerator; on a CPU use 'bf16' or 'no'")
+    if (recipe.training.parameters, recipe.model.frozen_dtype, precision) == ("lora", "fp16", "no"):
+        # Gradients go through the frozen layers, and only mixed precision scales the loss.
+        raise UserError(
+            "LoRA on model.frozen_dtype fp16 needs training.mixed_precision fp16: without its loss scaling, gradients "
+            "vanish on their way through the base; or set both to bf16"
+        )
+    if family is not None and precision in family.autocast_refused:
+        raise UserError(f"training.mixed_precision {precision}: {family.autocast_refused[precision]}")
+
+
+def _on_cpu() -> bool:
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return asked or not torch.accelerator.is_available()
+
+
 def start_accelerator(recipe: Recipe, output: Path) -> Accelerator:
     """Device, processes and precision, from the launch (plain `python`, `torchrun`, `accelerate launch`).
 
@@ -47,16 +71,8 @@ def start_accelerator(recipe: Recipe, output: Path) -> Accelerator:
         UserError: a launch that would train the same run several times over, a precision that the device lacks, or an
             unknown tracker.
     """
-    precision, on_cpu = recipe.training.mixed_precision, not torch.accelerator.is_available()
-    on_cpu = on_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    if precision == "fp16" and on_cpu:
-        raise UserError("mixed_precision 'fp16' needs an accelerator; on a CPU use 'bf16' or 'no'")
-    if (recipe.training.parameters, recipe.model.frozen_dtype, precision) == ("lora", "fp16", "no"):
-        # Gradients go through the frozen layers, and only mixed precision scales the loss.
-        raise UserError(
-            "LoRA on model.frozen_dtype fp16 needs training.mixed_precision fp16: without its loss scaling, gradients "
-            "vanish on their way through the base; or set both to bf16"
-        )
+    check_precision(recipe)
+    on_cpu, precision = _on_cpu(), recipe.training.mixed_precision
     AcceleratorState._reset_state()  # a second run in this process may ask for another precision
     GradientState._reset_state()
     try:
