@@ -129,3 +129,4 @@ def _options(
 ) -> None:
     # The libraries' notices about optional parts that are not used here would drown our own lines.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
