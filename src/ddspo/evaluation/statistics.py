@@ -193,7 +193,9 @@ def compare_over_seeds(
 
         mean + k_S · mean(a*) + k_P · mean(b*) + mean(r*)
 
-    where the expansions k undo that a bootstrap over a handful of units is too narrow: three seeds are three draws.
+    where the expansions k undo that a bootstrap over a handful of units is too narrow: three seeds are three draws. It
+    is conservative: what seeds and prompts do not explain, r, is in a and b as well, and so counts up to three times
+    (Owen 2007). Where r is most of the spread, intervals are up to 1.7 times as wide as they would need to be.
 
     Args:
         differences: policy - reference, [training seeds, prompts] or [training seeds, prompts, pictures]. With one
