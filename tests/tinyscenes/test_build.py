@@ -46,6 +46,8 @@ def test_the_build_runs_from_nothing_and_goes_on_where_it_was_stopped(
     figures = json.loads((tmp_path / "unbroken" / "build.json").read_text())
     assert figures["unet_images"] == 192 and set(figures["screen"]) == set(EDITS)
     assert set(figures["guidance"]) == {"1.0", "4.0"} and 0 <= figures["vae_round_trip"] <= 1
+    told = [path.read_text() for path in (tmp_path / "unbroken" / "pipeline").rglob("*.json")]
+    assert len(told) > 5 and not any(str(tmp_path) in text for text in told)
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "unbroken" / "pipeline", dtype=torch.float32)
     assert figures["parameters"]["unet"] == sum(parameter.numel() for parameter in pipeline.unet.parameters())
 

@@ -36,6 +36,12 @@ def test_is_an_ordinary_small_stable_diffusion_folder_in_half_precision():
             }
 
 
+def test_no_configuration_says_where_it_was_made():
+    configurations = list(tinyscenes.pipeline_folder().rglob("*.json"))
+    assert len(configurations) > 5
+    assert not any("_name_or_path" in path.read_text(encoding="utf-8") for path in configurations)
+
+
 def test_scorer_survives_the_vae_round_trip(pipeline):
     assert round_trip(pipeline, 700, seed=11) >= 0.98
 

@@ -91,6 +91,14 @@ def build_unet(work: Path, seed: int, images: int) -> UNet2DConditionModel:
     return training.average
 
 
+def forget_places(pipeline: Path) -> None:
+    """Take out of every configuration where its part once lay on this machine, which diffusers writes down."""
+    for path in pipeline.rglob("*.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Parse arguments and run the stages."""
     parser = argparse.ArgumentParser(prog="python -m tinyscenes.build", description=__doc__)
@@ -109,6 +117,7 @@ def main() -> None:
     unet = build_unet(work, arguments.seed, arguments.images)
     pipeline = assemble(work, unet)
     pipeline.to(torch.float16).save_pretrained(arguments.out / "pipeline")
+    forget_places(arguments.out / "pipeline")
     shipped = StableDiffusionPipeline.from_pretrained(arguments.out / "pipeline", dtype=torch.float32)
     shipped.set_progress_bar_config(disable=True)
     figures = {"seed": arguments.seed, "unet_images": arguments.images, **record(shipped, arguments.seed, log)}
