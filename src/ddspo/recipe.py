@@ -40,8 +40,8 @@ class Model(Section):
     """None: the size that the model was trained for"""
     width_px: Positive | None = None
     offload: bool = False
-    """keep in main memory what is idle: text encoders while drawing, the frozen copy of full fine-tuning outside its
-    own calls, the denoiser while a picture is decoded. Less device memory, some time for moving"""
+    """keep in main memory what is idle: text encoders and the frozen copy of full fine-tuning outside their own calls,
+    the denoiser while a picture is decoded. Less device memory, some time for moving"""
 
     @field_validator("lora", mode="before")
     @classmethod

@@ -179,3 +179,17 @@ def test_a_live_table_counts_what_is_too_long_without_encoding(
     table = LivePromptTable(family, ["a cat", "red " * 100, "blue " * 100])
     assert table.truncated == 2 and "2 of 3 prompts are longer" in caplog.text
     assert "asked" not in family.__dict__
+
+
+def test_a_live_table_with_offload_leaves_the_encoders_in_main_memory_between_lookups(
+    family: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rested: list[str] = []
+    genuine = family.rest
+    monkeypatch.setattr(family, "rest", lambda part: (rested.append(part), genuine(part)))
+    plain, saving = LivePromptTable(family, ["a cat"]), LivePromptTable(family, ["a cat"], offload=True)
+    expected = plain.lookup(["a cat"]).tensors["prompt_embeds"]
+    assert rested == []
+    for _ in range(2):  # and they come back for the next
+        assert torch.equal(saving.lookup(["a cat"]).tensors["prompt_embeds"], expected)
+    assert rested == ["text_encoder"] * 2

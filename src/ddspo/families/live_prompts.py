@@ -19,13 +19,21 @@ class LivePromptTable(PromptTable):
     Args:
         family: encodes the prompts at every lookup.
         prompts: what may be looked up; they are counted and not encoded here.
+        offload: keep the encoders in main memory between lookups; moving them takes time.
         device: where looked-up rows go; None means the family's device.
     """
 
-    def __init__(self, family: Family, prompts: Iterable[str], *, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        family: Family,
+        prompts: Iterable[str],
+        *,
+        offload: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
         unique = list(dict.fromkeys(prompts))
         self.device = torch.device(device or family.device)
-        self._family, self._prompts = family, set(unique)
+        self._family, self._prompts, self._offload = family, set(unique), offload
         self.truncated = sum(sum(family.truncated(chunk)) for chunk in in_batches(unique, family.prompts_at_once))
         warn_of_truncated(self.truncated, len(unique))
 
@@ -47,4 +55,6 @@ class LivePromptTable(PromptTable):
             raise KeyError(missing)
         unique = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
         rows = encode_in_batches(self._family, list(unique))
+        if self._offload:
+            self._family.rest("text_encoder")
         return rows.rows([unique[prompt] for prompt in prompts]).to(self.device)

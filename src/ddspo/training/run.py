@@ -57,7 +57,7 @@ class Run:
         self.table: PromptTable = (
             StoredPromptTable(family, self._prompts(), text_folder(store, output), device="cpu")
             if settings.text == "stored"
-            else LivePromptTable(family, self._prompts())
+            else LivePromptTable(family, self._prompts(), offload=recipe.model.offload)
         )
         self.batches = Batches(
             recipe,
