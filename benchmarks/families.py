@@ -1,7 +1,8 @@
 """A training step of every family against the network calls it needs and against the published arrangement.
 
     python benchmarks/families.py --threads 1                    tiny networks of every true architecture, on a CPU
-    python benchmarks/families.py --base FOLDER                  one real checkpoint, at its size, on a GPU
+    python benchmarks/families.py --true-size sd15 sdxl          the published sizes with random weights (published.py)
+    python benchmarks/families.py --base FOLDER                  one checkpoint that is here
 
 Three ways take turns on the same random pairs in one process (see benchmarks/step.py):
 
@@ -10,15 +11,17 @@ Three ways take turns on the same random pairs in one process (see benchmarks/st
     published  as the released DDSPO code arranges it, rebuilt plainly: a reference network of its own, four reference
                rows, both prompts encoded by all text encoders in every micro step, the autoencoder in memory
 
-Every repeat is compared with its own floor. Memory: the peak that the device's allocator reports (CUDA); on a CPU the
-bytes of the weights that each way holds. Tiny networks say what our code adds, not what true sizes gain: their text
-encoders are as small as their denoisers, and per-call overheads weigh more.
+Every repeat is compared with its own floor. Weights are the bytes that each way holds. The peak, at true sizes alone,
+is that of all tensors during two steps in a process of its own that holds nothing else (peak.py). Tiny networks say
+what our code adds, not what true sizes gain: their text encoders are as small as their denoisers, and per-call
+overheads weigh more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,30 +30,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step import PROMPTS, Ways, make_pairs, summary, synchronize, timed
+from peak import peak_bytes
+from published import CHECKPOINTS, write_pipeline
+from step import PROMPTS, Ways, make_pairs, summary, timed
 
 from ddspo.environment import describe_environment
 from ddspo.families.load import load_family
+from ddspo.overrides import apply_override
 from ddspo.recipe import Recipe
 from ddspo.training.run import Run
 from ddspo.training.setup import start_accelerator
 
 NAMES = ["floor", "ours", "published"]
+TINY = ["sd", "sd_v", "sdxl", "sd3", "sana", "flux"]
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", help="a diffusers folder or hub id; default: tiny networks of every family")
-    parser.add_argument("--families", nargs="*", default=["sd", "sd_v", "sdxl", "sd3", "sana", "flux"])
-    parser.add_argument("--size-px", type=int, default=64, help="of the pictures, on tiny networks")
+    parser.add_argument("--families", nargs="*", default=TINY, choices=TINY, help="which tiny networks")
+    parser.add_argument("--true-size", nargs="*", choices=CHECKPOINTS, help="which published sizes, in their place")
+    parser.add_argument("--bases", type=Path, help="where those are written and kept; default: a temporary folder")
+    parser.add_argument("--base", help="a diffusers folder or hub id, in place of both")
+    parser.add_argument("--size-px", type=int, help="of the pictures; default: 64 of tiny networks, else as trained")
     parser.add_argument("--parameters", choices=("lora", "full"), default="lora")
+    parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--micro-batch-pairs", type=int, default=4)
     parser.add_argument("--global-batch-pairs", type=int, default=8)
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--gradient-checkpointing", action="store_true")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--threads", type=int, help="of a CPU; its time is this process's own")
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="of the recipe")
+    parser.add_argument("--repeats", type=int, default=9, help="0: memory alone")
+    parser.add_argument("--warm-up", type=int, default=2, help="rounds that are not counted")
+    parser.add_argument("--threads", type=int, help="of a CPU; with 1, time is this process's own")
     parser.add_argument("--output", type=Path, default=Path("families.json"))
+    parser.add_argument("--peak-of", choices=NAMES[1:], help=argparse.SUPPRESS)  # what a process of its own is asked
     return parser.parse_args()
 
 
@@ -71,44 +84,65 @@ def tiny_bases(names: list[str], folder: Path) -> dict[str, str]:
     return {name: str(builders[name](folder)) for name in names}
 
 
+def bases(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
+    """Name -> pipeline folder of everything that is to be measured."""
+    if arguments.base:
+        return {Path(arguments.base).name: arguments.base}
+    if arguments.true_size:
+        kept = arguments.bases or folder
+        return {name: str(write_pipeline(CHECKPOINTS[name], kept / name)) for name in arguments.true_size}
+    return tiny_bases(arguments.families, folder)
+
+
 def make_recipe(arguments: argparse.Namespace, base: str) -> Recipe:
-    size = None if arguments.base else arguments.size_px
+    true_size = arguments.base or arguments.true_size
+    size = arguments.size_px or (None if true_size else 64)
     low = "no" if arguments.precision == "fp32" else arguments.precision
-    return Recipe.model_validate(
-        {
-            "model": {"base": base, "frozen_dtype": arguments.precision, "height_px": size, "width_px": size},
-            "objective": {"beta": 1000},
-            "training": {
-                "parameters": arguments.parameters,
-                "lora": {"rank": 16},
-                "max_steps": 10**6,
-                "global_batch_pairs": arguments.global_batch_pairs,
-                "micro_batch_pairs": arguments.micro_batch_pairs,
-                "mixed_precision": low,
-                "gradient_checkpointing": arguments.gradient_checkpointing,
-            },
-        }
-    )
+    recipe = {
+        "model": {"base": base, "frozen_dtype": arguments.precision, "height_px": size, "width_px": size},
+        "objective": {"beta": 1000},
+        "training": {
+            "parameters": arguments.parameters,
+            "lora": {"rank": arguments.rank},
+            "max_steps": 10**6,
+            "global_batch_pairs": arguments.global_batch_pairs,
+            "micro_batch_pairs": arguments.micro_batch_pairs,
+            "mixed_precision": low,
+            "gradient_checkpointing": arguments.gradient_checkpointing,
+        },
+    }
+    for override in arguments.set:
+        apply_override(recipe, override)
+    return Recipe.model_validate(recipe)
 
 
 class FamilyWays(Ways):
-    """The three ways at a chosen size, with a reference network of its own for the published one."""
+    """The three ways at a chosen size; the published one has a reference network of its own.
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
+    Args:
+        recipe: of the run.
+        folder: for pairs and the run's files.
+        published: whether to hold what the published arrangement does.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, *, published: bool = True) -> None:
         self.recipe, self.accelerator = recipe, start_accelerator(recipe, folder / "run")
         model, device = recipe.model, self.accelerator.device
-        self.plain = load_family(model.base, dtype=model.frozen_dtype, device=device)
-        shape = self.plain.latent_shape(model.height_px, model.width_px)
-        self.store = make_pairs(folder / "pairs", shape, self.plain.fingerprint())
-        self.path = self.plain.noise_path
-        (folder / "run").mkdir()
         family = load_family(model.base, dtype=model.frozen_dtype, device=device)
+        shape = family.latent_shape(model.height_px, model.width_px)
+        pairs = 2 * recipe.training.global_batch_pairs  # few, since each prompt is encoded
+        self.store = make_pairs(folder / "pairs", shape, family.fingerprint(), pairs)
+        self.path = family.noise_path
+        (folder / "run").mkdir()
         self.run = Run(recipe, self.store, folder / "run", family, self.accelerator)
         self.batches = [micro.pairs for micro in self.run.batches.micro_batches(0)]
         self.parameters = list(self.run.parameters.values())
-        self.adamw = torch.optim.AdamW(self.parameters, lr=0.0)
-        self.plain.encode_prompts(PROMPTS)
-        self.plain.part("vae")
+        if published:
+            self.adamw = torch.optim.AdamW(self.parameters, lr=0.0)
+            self.plain = load_family(model.base, dtype=model.frozen_dtype, device=device)
+            self.plain.part(self.plain.denoiser_part)
+            self.plain.encode_prompts(PROMPTS[:1])
+            self.plain.part("vae")
 
     def floor(self, step: int) -> None:
         for batch in self.batches:
@@ -160,75 +194,83 @@ class FamilyWays(Ways):
         return sum(p.numel() * p.element_size() for module in networks.values() for p in module.parameters())
 
 
-def measure(ways: FamilyWays, repeats: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """Seconds per way and repeat, in turns, and memory."""
+def measure(ways: FamilyWays, arguments: argparse.Namespace, clock: Callable[[], float]) -> dict[str, Any]:
+    """Seconds per way and repeat, in turns, and bytes of weights."""
     seconds: dict[str, list[float]] = {name: [] for name in NAMES}
-    memory = {name: ways.held_bytes(name) for name in NAMES}
-    cuda = torch.cuda.is_available()
-    for repeat in range(-2, repeats):
+    for repeat in range(-arguments.warm_up, arguments.repeats):
         for offset in range(3):
             name = NAMES[(repeat + offset) % 3]
-            if cuda:
-                torch.cuda.reset_peak_memory_stats()
-            elapsed = timed(getattr(ways, name), repeat + 2, clock)
+            elapsed = timed(getattr(ways, name), repeat + arguments.warm_up, clock)
             if repeat >= 0:
                 seconds[name].append(elapsed)
-    if cuda:
-        memory = {name: device_peak(ways, name, repeats + 10) for name in NAMES}
-    return {"seconds": seconds, "memory_bytes": memory}
+    return {"seconds": seconds, "memory_bytes": {name: ways.held_bytes(name) for name in NAMES[1:]}}
 
 
-def device_peak(ways: FamilyWays, name: str, step: int) -> int:
-    """Peak of the allocator during one step, without what only the other ways hold."""
-    others = ways.held_bytes("published") - ways.held_bytes("ours") if name != "published" else 0
-    torch.cuda.reset_peak_memory_stats()
-    getattr(ways, name)(step)
-    synchronize()
-    return torch.cuda.max_memory_allocated() - max(others, 0)
+def peaks(arguments: argparse.Namespace, base: str) -> dict[str, int]:
+    """Peak bytes of both arrangements, each in a process of its own."""
+    found = {}
+    for name in NAMES[1:]:
+        command = [sys.executable, __file__, *sys.argv[1:], "--base", base, "--peak-of", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"peak of {name}: {done.stderr[-2000:]}")
+        found[name] = int(done.stdout.splitlines()[-1])
+    return found
+
+
+def peak_of(arguments: argparse.Namespace, name: str) -> int:
+    """Bytes that two steps of one way need at their peak, its weights included."""
+    with tempfile.TemporaryDirectory() as folder:
+        ways = FamilyWays(make_recipe(arguments, arguments.base), Path(folder), published=name == "published")
+        return peak_bytes(lambda: [getattr(ways, name)(step) for step in range(2)])
 
 
 def main() -> None:
     arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.peak_of:
+        print(peak_of(arguments, arguments.peak_of))
+        return
     clock = time.process_time if arguments.threads == 1 else time.perf_counter
-    results: dict[str, Any] = {}
-    print(
-        f"{'family':<8} {'floor ms':>9} {'ours/floor':>22} {'published/floor':>22} {'ours/published':>22} {'memory':>7}"
-    )
+    true_size, results = arguments.base or arguments.true_size, {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bases = {"base": arguments.base} if arguments.base else tiny_bases(arguments.families, folder)
-        for family, base in bases.items():
-            (folder / f"work-{family}").mkdir()
-            ways = FamilyWays(make_recipe(arguments, base), folder / f"work-{family}")
-            results[family] = measure(ways, arguments.repeats, clock)
-            print(line(family, results[family]), flush=True)
-    record = {
-        "settings": {key: str(value) for key, value in vars(arguments).items()},
-        "environment": describe_environment(),
-        "families": results,
-    }
-    arguments.output.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"written to {arguments.output}; memory is ours / published")
+        for family, base in bases(arguments, folder).items():
+            result = {"peak_bytes": peaks(arguments, base)} if true_size else {}
+            if arguments.repeats:
+                (folder / f"work-{family}").mkdir()
+                ways = FamilyWays(make_recipe(arguments, base), folder / f"work-{family}")
+                result |= measure(ways, arguments, clock)
+                del ways
+            results[family] = result
+            print("\n".join(lines(family, result)), flush=True)
+            record = {
+                "settings": {key: str(value) for key, value in vars(arguments).items()},
+                "environment": describe_environment(),
+                "families": results,
+            }
+            arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+    print(f"written to {arguments.output}")
 
 
-def line(family: str, result: dict[str, Any]) -> str:
-    """One row of the table; adds the paired ratios to the result."""
-    seconds, memory = result["seconds"], result["memory_bytes"]
-    pairs = {"ours/floor": ("ours", "floor"), "published/floor": ("published", "floor")}
-    pairs["ours/published"] = ("ours", "published")
-    result["ratios"] = {
-        title: summary([a / b for a, b in zip(seconds[one], seconds[two], strict=True)])
-        for title, (one, two) in pairs.items()
-    }
-    cells = [
-        f"{ratio['median']:7.3f} ({ratio['low_quartile']:.3f}-{ratio['high_quartile']:.3f})"
-        for ratio in result["ratios"].values()
-    ]
-    floor = 1e3 * summary(seconds["floor"])["median"]
-    share = memory["ours"] / memory["published"]
-    return f"{family:<8} {floor:9.1f} {cells[0]:>22} {cells[1]:>22} {cells[2]:>22} {share:7.2f}"
+def lines(family: str, result: dict[str, Any]) -> list[str]:
+    """What is printed of one family; adds the paired ratios to the result."""
+    told = []
+    if "seconds" in result:
+        seconds, pairs = result["seconds"], [("ours", "floor"), ("published", "floor"), ("ours", "published")]
+        result["ratios"] = {
+            f"{one}/{two}": summary([a / b for a, b in zip(seconds[one], seconds[two], strict=True)])
+            for one, two in pairs
+        }
+        told.append(f"floor {1e3 * summary(seconds['floor'])['median']:.1f} ms")
+        for title, ratio in result["ratios"].items():
+            told.append(f"{title} {ratio['median']:.3f} ({ratio['low_quartile']:.3f}-{ratio['high_quartile']:.3f})")
+    for title, key in (("weights", "memory_bytes"), ("peak", "peak_bytes")):
+        if key in result:
+            ours, published = result[key]["ours"], result[key]["published"]
+            told.append(f"{title} {ours / 1e9:.2f} of {published / 1e9:.2f} GB, {ours / published:.2f}")
+    return [f"{family:<6} {line}" for line in told]
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ PROMPTS = [
     "a cat",
 ]
 PAIRS = 256
+"""pairs to draw batches from, unless said otherwise"""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -83,16 +84,16 @@ def make_recipe(arguments: argparse.Namespace) -> Recipe:
     )
 
 
-def make_pairs(folder: Path, shape: tuple[int, int, int], fingerprint: str) -> PairStore:
+def make_pairs(folder: Path, shape: tuple[int, int, int], fingerprint: str, pairs: int = PAIRS) -> PairStore:
     """Random latents: the time of a step does not depend on what they show."""
-    settings = {"format": FORMAT, "count": PAIRS, "pairs_per_shard": PAIRS, "reference_fingerprint": fingerprint}
+    settings = {"format": FORMAT, "count": pairs, "pairs_per_shard": pairs, "reference_fingerprint": fingerprint}
     claim_folder(folder, settings, "pairs")
     rows = [
         {"id": str(n), "prompt": f"{PROMPTS[n % 4]} {n}", "degraded_prompt": PROMPTS[(n + 1) % 4], "seed": n}
-        for n in range(PAIRS)
+        for n in range(pairs)
     ]
-    x_0 = WinLose(torch.randn(PAIRS, *shape), torch.randn(PAIRS, *shape))
-    write_shard(Layout(folder, PAIRS, PAIRS), 0, x_0, rows, Ledger())
+    x_0 = WinLose(torch.randn(pairs, *shape), torch.randn(pairs, *shape))
+    write_shard(Layout(folder, pairs, pairs), 0, x_0, rows, Ledger())
     return PairStore(folder)
 
 

@@ -48,10 +48,11 @@ def test_a_benchmark_of_steps_runs(script: str, own: list[str], tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_true_sizes_counts_what_the_arrangements_say() -> None:
+def test_true_sizes_counts_what_the_arrangements_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """SD 1.5: its published size; with full weights 9F of 10F and two readings of a prompt."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
     sizes = benchmark("true_sizes")
-    counted = sizes.count(sizes.CHECKPOINTS[0])
+    counted = sizes.count(sizes.CHECKPOINTS["sd15"])
     assert counted.denoiser == 859_520_964
     ours, published = counted.operations("full")
     assert (ours, published) == (9 * counted.forward, 10 * counted.forward + 2 * counted.text)
