@@ -6,7 +6,8 @@
     casts         mixed precision: 2 bytes per trained float32 number, which autocast keeps from the first use in a
                   forward on
     gradients     trained numbers, as they are trained; in bf16 tensors of fewer than two dimensions stay float32
-    optimizer     adamw 8 bytes per trained number, adamw_8bit 2 and a scale per block of 256, adafactor rows + columns
+    optimizer     adamw 8 bytes per trained number; adamw_8bit 2 and two scales per block of 256, in tensors of 4096
+                  numbers or more; adafactor rows + columns
     average       float32, if asked
     activations   an estimate: rows · Σ over layers of KEPT · inputs · positions · bytes per number. With gradient
                   checkpointing: rows · (Σ over checkpointed blocks of their inputs + the largest block as above). Rows
@@ -31,6 +32,8 @@ TEXT_TOKENS = {"StableDiffusion3Pipeline": 333, "SanaPipeline": 300, "FluxPipeli
 """elsewhere CLIP's 77"""
 KEPT = 3
 """numbers kept for the backward per input of a layer; autograd keeps 2.7 to 2.9 on SDXL in bf16 (docs/log.md)"""
+SMALL = 4096
+"""numbers that a tensor must have for bitsandbytes to keep its moments in 8 bits"""
 _BLOCK = re.compile(r"(?:.*\.)?(?:resnets|(?:single_)?transformer_blocks)\.\d+")
 _ONE_POSITION = re.compile(r"time_embed|time_emb_proj|add_embedding|time_text_embed|norm\w*\.linear|adaln|pooled")
 _TEXT = re.compile(r"attn2\.to_[kv]|add_[qkv]_proj|to_add_out|ff_context|context_embedder|caption_projection")
@@ -104,7 +107,8 @@ def optimizer_bytes(name: str, trained: dict[str, tuple[int, ...]]) -> int:
     if name == "adamw":
         return 8 * count
     if name == "adamw_8bit":
-        return 2 * count + 2 * 4 * math.ceil(count / 256)
+        sizes = [math.prod(shape) for shape in trained.values()]
+        return sum(8 * size if size < SMALL else 2 * size + 2 * 4 * math.ceil(size / 256) for size in sizes)
     factored = (
         math.prod(s[:-1]) + math.prod(s[:-2] + s[-1:]) if len(s) >= 2 else math.prod(s) for s in trained.values()
     )

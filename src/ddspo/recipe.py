@@ -99,7 +99,7 @@ class Optimizer(Section):
     """The optimizer and its learning-rate schedule."""
 
     name: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
-    """'adamw_8bit' needs a CUDA device and bitsandbytes; 'adafactor' keeps second moments by row and column only"""
+    """'adamw_8bit' needs bitsandbytes (extra 8bit); 'adafactor' keeps second moments by row and column only"""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-6
     """final: never rescaled by batch size, beta or process count"""
     schedule: Literal["constant", "linear", "cosine"] = "constant"

@@ -37,7 +37,7 @@ def make_optimizer(settings: Settings, parameters: dict[str, nn.Parameter]) -> t
     """The recipe's optimizer over the trained parameters.
 
     Raises:
-        UserError: 8-bit AdamW without bitsandbytes or without a CUDA device.
+        UserError: 8-bit AdamW without bitsandbytes, or on a device that it does not know.
     """
     return _OPTIMIZERS[settings.name](settings, list(parameters.values()))
 
@@ -48,9 +48,13 @@ def _adamw(settings: Settings, parameters: list[nn.Parameter]) -> torch.optim.Op
 
 
 def _adamw_8bit(settings: Settings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW with both moments in 8 bits, by blocks of 256 (Dettmers et al. 2021, arXiv 2110.02861)."""
-    if parameters[0].device.type != "cuda":
-        raise UserError("training.optimizer.name adamw_8bit needs a CUDA device; use adamw or adafactor")
+    """AdamW with both moments in 8 bits, by blocks of 256 (Dettmers et al. 2021, arXiv 2110.02861).
+
+    Tensors of fewer than 4096 numbers keep theirs in float32.
+    """
+    device = parameters[0].device.type
+    if device not in ("cuda", "cpu", "xpu"):
+        raise UserError(f"training.optimizer.name adamw_8bit does not run on {device}; use adamw or adafactor")
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
@@ -105,7 +109,8 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.P
     A step count that is a plain number becomes an int64 tensor, which tells it from one that is a tensor (float32).
     """
     return {
-        f"{key}.{name}": held.cpu() if isinstance(held, Tensor) else torch.tensor(held)
+        # The tables of 8-bit moments are one tensor for all parameters, and a file takes none twice.
+        f"{key}.{name}": held.to("cpu", copy="qmap" in key) if isinstance(held, Tensor) else torch.tensor(held)
         for name, parameter in parameters.items()
         for key, held in optimizer.state.get(parameter, {}).items()
     }
