@@ -26,7 +26,7 @@ def t5_tokenizer() -> T5Tokenizer:
 
 def gemma_tokenizer() -> GemmaTokenizer:
     """Bytes, the words of SANA's instruction, and as many unused tokens as Gemma has others."""
-    vocabulary = {token: number for number, token in enumerate(["<pad>", "<eos>", "<bos>", "<unk>"])}
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"])}
     merges: list[tuple[str, str]] = []
 
     def know(token: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ddspo.families.merge import merge_policy
 from ddspo.families.offload import visiting
 from ddspo.families.roles import Roles
 from ddspo.tensors import Conditioning
-from helpers.tiny_families import tiny_sana
+from helpers.tiny_families import tiny_flux, tiny_sana, tiny_sd3
 from helpers.tiny_pipelines import tiny_sd
 
 Inputs = tuple[Tensor, Tensor, Conditioning]
@@ -159,3 +160,29 @@ def test_compiled_roles_compute_alike_and_keep_their_names(
         loss.backward()
     for name, parameter in plain.trainable_parameters().items():
         torch.testing.assert_close(compiled.trainable_parameters()[name].grad, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [tiny_sd3, tiny_sana, tiny_flux])
+def test_a_step_compiles_to_two_graphs_and_never_again(
+    build: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the reference's call, one of the policy's: no break inside, and nothing more when they take turns."""
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    family = load_family(str(build(tmp_path)))
+    roles = Roles.lora(family, recipe.Lora(rank=2), 0)
+    text, shape = family.encode_prompts(["a red cat"]), family.latent_shape(64, 64)
+    roles.compile()
+    for seed in range(3):
+        x_t = torch.randn(3, *shape, generator=torch.Generator().manual_seed(seed))
+        timestep = family.noise_path.timesteps[:3]
+        roles.predict("reference", x_t, timestep, text.repeat(3))
+        roles.predict("policy", x_t[:2], timestep[:2], text.repeat(2)).mean().backward()
+    assert len(graphs) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,26 @@ def test_every_optimizer_resumes_bit_for_bit(
     assert metrics_of(tmp_path / "cut") == metrics_of(tmp_path / "whole")
     whole, cut = (last_state(tmp_path / name) for name in ("whole", "cut"))
     assert whole.keys() == cut.keys() and all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_a_network_that_does_not_compile_is_told_in_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backend(graph: Any, inputs: Any) -> Any:
+        raise ImportError("kernels.so: file too short")  # what a run that was killed while it compiled leaves behind
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    recipe, pairs = make_case(folder, compile=True)
+    with pytest.raises(UserError, match="training.compile.*file too short.*TORCHINDUCTOR_CACHE_DIR"):
+        train(recipe, pairs, tmp_path / "run")
+
+
+def test_other_errors_are_not_the_compilers(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("ddspo.training.loop.train_step", broken)
+    recipe, pairs = make_case(folder)
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(recipe, pairs, tmp_path / "run")

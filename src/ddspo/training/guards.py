@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .checkpoint import numbered
 
 LEAST_CONTRAST = 1e-10
 """mean d² that float32 rounding alone makes is about 1e-13"""
+_COMPILER_ERROR = "torch._dynamo.exc.TorchDynamoException"
 _MEND = "lower training.optimizer.learning_rate, raise objective.beta, or train with mixed_precision 'bf16' or 'no'"
 
 
@@ -60,3 +61,19 @@ def stop_unless_finite(step: int, loss: float, gradient_norm: float, scaler: Any
     kept = numbered(checkpoints)
     state = f"the last good state is {kept[0]}" if kept else "no checkpoint was due yet"
     raise UserError(f"step {step}: {what}; {state}. To get past it start another run: {_MEND}")
+
+
+def refuse_uncompiled(error: RuntimeError) -> None:
+    """Say in one line that torch.compile gave up, which its errors show by the family they are of.
+
+    Raises:
+        UserError: it did; nothing happens with any other error.
+    """
+    if not any(f"{kind.__module__}.{kind.__name__}" == _COMPILER_ERROR for kind in type(error).__mro__):
+        return  # that family is imported when torch compiles, and not for the question alone
+    reason = first_line(getattr(error, "inner_exception", error))
+    raise UserError(
+        f"training.compile: torch could not compile the network ({reason}); set it to false, or, if an earlier run was "
+        "killed while it compiled, delete torch's cache and run again (TORCHINDUCTOR_CACHE_DIR, by default "
+        "torchinductor_USER in the temporary folder)"
+    ) from error

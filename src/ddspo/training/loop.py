@@ -25,7 +25,7 @@ from ..progress import announce, progress
 from ..recipe import Recipe
 from .beta import settle_beta
 from .fallback import fit_in_memory
-from .guards import check_gradients, check_signal, stop_unless_finite
+from .guards import check_gradients, check_signal, refuse_uncompiled, stop_unless_finite
 from .metrics import MetricSums, read_metrics
 from .optimizer import learning_rate, set_learning_rate
 from .result import TrainSummary, finished, summarize
@@ -48,7 +48,7 @@ def train(recipe: Recipe, pairs: Path, output: Path, *, family: PipelineFamily |
 
     Raises:
         UserError: another run's folder, one that another process trains in, pairs of another reference, no space, no
-            memory, or numbers that are not finite; what was made until then stays.
+            memory, a network that does not compile, or numbers that are not finite; what was made until then stays.
     """
     accelerator = start_accelerator(recipe, output)
     store = PairStore(pairs, min_contrast=recipe.pairs.min_contrast)
@@ -78,6 +78,9 @@ def _train(
         raise UserError(
             f"out of memory at training.micro_batch_pairs = {recipe.training.micro_batch_pairs}; {_mend(recipe)}"
         ) from error
+    except RuntimeError as error:
+        refuse_uncompiled(error)
+        raise
     return summarize(output)
 
 
