@@ -34,8 +34,10 @@ from peak import peak_bytes
 from published import CHECKPOINTS, write_pipeline
 from step import PROMPTS, Ways, make_pairs, summary, timed
 
+from ddspo.base_facts import read_base_facts
 from ddspo.environment import describe_environment
 from ddspo.families.load import load_family
+from ddspo.memory import training_memory
 from ddspo.overrides import apply_override
 from ddspo.recipe import Recipe
 from ddspo.training.run import Run
@@ -60,6 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="of the recipe")
     parser.add_argument("--repeats", type=int, default=9, help="0: memory alone")
+    parser.add_argument("--peaks", nargs="*", default=NAMES[1:], choices=NAMES[1:], help="at true sizes, of which ways")
     parser.add_argument("--warm-up", type=int, default=2, help="rounds that are not counted")
     parser.add_argument("--threads", type=int, help="of a CPU; with 1, time is this process's own")
     parser.add_argument("--output", type=Path, default=Path("families.json"))
@@ -207,9 +210,9 @@ def measure(ways: FamilyWays, arguments: argparse.Namespace, clock: Callable[[],
 
 
 def peaks(arguments: argparse.Namespace, base: str) -> dict[str, int]:
-    """Peak bytes of both arrangements, each in a process of its own."""
+    """Peak bytes of an arrangement, each in a process of its own."""
     found = {}
-    for name in NAMES[1:]:
+    for name in arguments.peaks:
         command = [sys.executable, __file__, *sys.argv[1:], "--base", base, "--peak-of", name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -225,6 +228,12 @@ def peak_of(arguments: argparse.Namespace, name: str) -> int:
         return peak_bytes(lambda: [getattr(ways, name)(step) for step in range(2)])
 
 
+def planned(recipe: Recipe) -> int | None:
+    """The peak that `--dry-run` foretells; None for a model that is not on this machine."""
+    facts = read_base_facts(recipe.model)
+    return None if facts is None else training_memory(recipe, facts).total
+
+
 def main() -> None:
     arguments = parse_arguments()
     if arguments.threads:
@@ -237,7 +246,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for family, base in bases(arguments, folder).items():
-            result = {"peak_bytes": peaks(arguments, base)} if true_size else {}
+            result: dict[str, Any] = {}
+            if true_size:
+                result = {"peak_bytes": peaks(arguments, base), "planned_bytes": planned(make_recipe(arguments, base))}
             if arguments.repeats:
                 (folder / f"work-{family}").mkdir()
                 ways = FamilyWays(make_recipe(arguments, base), folder / f"work-{family}")
@@ -267,9 +278,13 @@ def lines(family: str, result: dict[str, Any]) -> list[str]:
         for title, ratio in result["ratios"].items():
             told.append(f"{title} {ratio['median']:.3f} ({ratio['low_quartile']:.3f}-{ratio['high_quartile']:.3f})")
     for title, key in (("weights", "memory_bytes"), ("peak", "peak_bytes")):
-        if key in result:
+        if len(result.get(key, {})) == 1:
+            told += [f"{title} of {name} {size / 1e9:.2f} GB" for name, size in result[key].items()]
+        elif key in result:
             ours, published = result[key]["ours"], result[key]["published"]
             told.append(f"{title} {ours / 1e9:.2f} of {published / 1e9:.2f} GB, {ours / published:.2f}")
+    if result.get("planned_bytes"):
+        told.append(f"planned {result['planned_bytes'] / 1e9:.2f} GB")
     return [f"{family:<6} {line}" for line in told]
 
 

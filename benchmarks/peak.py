@@ -40,6 +40,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 def bytes_alive() -> int:
     """Bytes of all tensors that this process can reach, storages that several of them share counted once."""
     gc.collect()
-    tensors = [found for found in gc.get_objects() if isinstance(found, torch.Tensor)]
+    # by type: asking objects themselves would wake modules that load when they are looked at
+    tensors = [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
     tensors += [tensor.grad for tensor in tensors if tensor.grad is not None]
     return sum({(s := tensor.untyped_storage()).data_ptr(): s.nbytes() for tensor in tensors}.values())

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -61,3 +62,47 @@ def test_true_sizes_counts_what_the_arrangements_say(monkeypatch: pytest.MonkeyP
     held, holds = counted.weights("lora")
     assert held == 2 * counted.denoiser + 4 * counted.adapters
     assert holds - held == 2 * (counted.denoiser + counted.encoders + counted.autoencoder)
+
+
+@pytest.mark.slow
+def test_published_networks_have_the_published_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of parameters as the checkpoints' own files have them; about as many tokens as an encoder has rows."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    published = benchmark("published")
+    clip_l, clip_g, t5, gemma = 123_060_480, 694_659_840, 4_762_310_656, 2_614_341_888
+    projection = 768 * 768
+    expected = {
+        "sd15": (859_520_964, [clip_l]),
+        "sdxl": (2_567_463_684, [clip_l, clip_g]),
+        "sd3": (2_028_328_000, [clip_l + projection, clip_g, t5]),
+        "sana": (591_747_872, [gemma]),
+        "flux": (11_901_408_320, [clip_l, t5]),
+    }
+    for name, checkpoint in published.CHECKPOINTS.items():
+        with torch.device("meta"):
+            made = [checkpoint.denoiser(), *(encoder.make() for encoder in checkpoint.encoders)]
+        denoiser, *encoders = [sum(parameter.numel() for parameter in network.parameters()) for network in made]
+        assert (denoiser, encoders) == expected[name]
+    for encoder in {
+        encoder.tokenizer: encoder for c in published.CHECKPOINTS.values() for encoder in c.encoders
+    }.values():
+        with torch.device("meta"):
+            rows = encoder.make().config.vocab_size
+        assert 0.99 * rows < len(encoder.tokenizer()) <= rows
+
+
+def test_the_peak_is_what_lives_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 MB that live already, twice 4 MB at once, then 4 MB that come when those are gone."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    peak = benchmark("peak")
+    before = peak.bytes_alive()
+    kept = torch.zeros(2_000_000)
+
+    def work() -> None:
+        first = torch.ones(1_000_000)
+        second = first + 1
+        del first, second
+        torch.ones(1_000_000)
+
+    assert peak.bytes_alive() - before == kept.nbytes
+    assert peak.peak_bytes(work) - before == pytest.approx(16e6, rel=0.01)
