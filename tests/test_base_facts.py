@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from ddspo.base_facts import read_base_facts
+from ddspo.families.load import load_family
 from ddspo.files import write_json
 from ddspo.plan import make_plan
 from ddspo.recipe import Model, Recipe
+from helpers.tiny_families import tiny_flux, tiny_sana, tiny_sd3, tiny_sdxl
+from helpers.tiny_pipelines import tiny_sd
 
 
 def base(folder: Path, pipeline: str, denoiser: str, **config: Any) -> str:
@@ -68,3 +73,37 @@ def test_weights_of_a_variant_are_found_as_they_would_be_loaded(tmp_path: Path, 
     )
     facts = read_base_facts(Model(base=folder, variant="fp16"))
     assert facts is not None and facts.parameters == 6 * len(names)
+
+
+@pytest.mark.parametrize(
+    "build", [tiny_sd, tiny_sdxl, tiny_sd3, partial(tiny_sd3, with_t5=False), tiny_sana, tiny_flux]
+)
+def test_text_encoders_and_autoencoder_are_counted_as_they_load(build: Callable[[Path], Path], tmp_path: Path) -> None:
+    family = load_family(str(build(tmp_path)))
+    facts = read_base_facts(Model(base=str(family.base)))
+
+    def numbers(*parts: str) -> int:
+        return sum(p.numel() for name in parts for p in family.part(name).parameters())
+
+    assert facts is not None
+    assert facts.text_parameters == numbers(*family.text_parts) > 0
+    assert facts.vae_parameters == numbers("vae") > 0
+
+
+def test_shards_and_variants_of_text_encoders_are_counted_once(tmp_path: Path) -> None:
+    folder = Path(base(tmp_path, "StableDiffusionPipeline", "unet"))
+    write_json(
+        folder / "model_index.json",
+        {
+            "_class_name": "StableDiffusionPipeline",
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "text_encoder_2": [None, None],
+        },
+    )
+    for number in (1, 2):
+        (folder / "text_encoder").mkdir(exist_ok=True)
+        for name in (f"model-0000{number}-of-00002.safetensors", f"model.fp16-0000{number}-of-00002.safetensors"):
+            save_file({f"layer.{number}": np.zeros((3, number))}, folder / "text_encoder" / name)
+    for variant in (None, "fp16"):
+        facts = read_base_facts(Model(base=str(folder), variant=variant))
+        assert facts is not None and facts.text_parameters == 3 + 6

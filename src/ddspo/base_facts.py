@@ -48,11 +48,15 @@ class BaseFacts:
     """latent pixels per token of a transformer, along a side"""
     text_numbers: int = 0
     """numbers in the stored text embedding of one prompt, pooled text not counted"""
+    text_parameters: int = 0
+    """numbers in all text encoders"""
+    vae_parameters: int = 0
+    """numbers in the autoencoder"""
 
     @property
     def parameters(self) -> int:
         """Numbers in the denoiser."""
-        return sum(math.prod(shape) for shape in self.shapes.values())
+        return _numbers(self.shapes)
 
     def lora_width(self, targets: tuple[str, ...] = ()) -> int:
         """Inputs + outputs, summed over the layers that LoRA attaches to; times the rank: its number of parameters."""
@@ -93,7 +97,8 @@ def read_base_facts(model: Model) -> BaseFacts | None:
         _optional(path)
         for path in (denoiser / "config.json", folder / "vae/config.json", folder / "scheduler/scheduler_config.json")
     )
-    pipeline = str(_optional(folder / "model_index.json").get("_class_name", ""))
+    index = _optional(folder / "model_index.json")
+    pipeline = str(index.get("_class_name", ""))
     flux = pipeline == "FluxPipeline"  # packs latents two by two, and says no size: the pipeline's is 1024 px
     size = config.get("sample_size", 128 if flux else 64)
     blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or [0] * 4
@@ -107,6 +112,12 @@ def read_base_facts(model: Model) -> BaseFacts | None:
         levels=len(config.get("block_out_channels", ())),
         patch=2 if flux else int(config.get("patch_size") or 1),
         text_numbers=_TEXT_TOKENS.get(pipeline, 77) * _text_width(config),
+        text_parameters=sum(
+            _numbers(_weight_shapes(folder / name, model.variant, "model"))
+            for name, part in index.items()
+            if name.startswith("text_encoder") and isinstance(part, list) and part[0]
+        ),
+        vae_parameters=_numbers(_weight_shapes(folder / "vae", model.variant)),
     )
 
 
@@ -138,11 +149,17 @@ def _optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _weight_shapes(denoiser: Path, variant: str | None) -> dict[str, tuple[int, ...]]:
+def _numbers(shapes: dict[str, tuple[int, ...]]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def _weight_shapes(
+    part: Path, variant: str | None, stem: str = "diffusion_pytorch_model"
+) -> dict[str, tuple[int, ...]]:
     """Of the files that would be loaded: the variant's, where this part has them, else the plain ones."""
     for suffix in dict.fromkeys([re.escape(f".{variant}") if variant else "", ""]):
-        name = re.compile(rf"diffusion_pytorch_model({suffix}(-\d+-of-\d+)?|(-\d+-of-\d+)?{suffix})\.safetensors")
-        files = [path for path in sorted(denoiser.glob("*.safetensors")) if name.fullmatch(path.name)]
+        name = re.compile(rf"{stem}({suffix}(-\d+-of-\d+)?|(-\d+-of-\d+)?{suffix})\.safetensors")
+        files = [path for path in sorted(part.glob("*.safetensors")) if name.fullmatch(path.name)]
         whole = [path for path in files if "-of-" not in path.name]
         shapes: dict[str, tuple[int, ...]] = {}
         for path in whole or files:

@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from .base_facts import BaseFacts, read_base_facts
-from .memory import BYTES, kept_bytes, trained_shapes, training_memory
+from .memory import BYTES, drawing_bytes, judging_bytes, kept_bytes, reading_bytes, trained_shapes, training_peak
 from .method_facts import (
     OBJECTIVES,
     TARGETS,
     frozen_rows,
-    needs_degraded_prompts,
     policy_rows,
     trained_target_models,
-    unstorable,
 )
+from .plan_notes import memory_notes, text_notes
 from .plan_table import Plan as Plan
 from .plan_table import StagePlan, count_text
 from .recipe import Recipe, Sampling
@@ -57,47 +55,11 @@ def make_plan(recipe: Recipe) -> Plan:
         stages.append(_training_stage(baseline_recipe(recipe, name), facts, f"baseline {name}"))
     stages += [_evaluation_stage(recipe, facts, notes), StagePlan("report", "report.html, summary.json")]
     if facts is not None:
-        notes.append(f"peak memory of train: {training_memory(recipe, facts).text()}")
-        notes += _smaller(recipe, facts)
-    notes += _text_note(recipe, facts, pairs)
+        notes += [*memory_notes(recipe, facts), *text_notes(recipe, facts, pairs)]
     epochs = recipe.training.max_steps * recipe.training.global_batch_pairs / pairs if pairs else None
     if epochs is not None:
         notes.append(f"training sees each pair {epochs:.2g} times")
     return Plan(recipe, stages, notes)
-
-
-def _smaller(recipe: Recipe, facts: BaseFacts) -> list[str]:
-    """What full fine-tuning would hold with everything that saves memory, where the recipe leaves something out."""
-    training = recipe.training
-    if training.parameters != "full":
-        return []
-    savers: dict[str, Any] = {"trained_dtype": "bf16", "mixed_precision": "bf16", "gradient_checkpointing": True}
-    if unstorable(recipe) is None:
-        savers["reference_rows"] = training.reference_rows or Path("rows")
-    if training.optimizer.name == "adamw":
-        savers["optimizer"] = training.optimizer.model_copy(update={"name": "adamw_8bit"})
-    left_out = [name for name, value in savers.items() if getattr(training, name) != value]
-    if not left_out:
-        return []
-    least = training_memory(recipe.model_copy(update={"training": training.model_copy(update=savers)}), facts)
-    names = {"optimizer": "optimizer.name adamw_8bit", "reference_rows": "reference_rows"}
-    told = ", ".join(names.get(name, f"{name} {str(savers[name]).lower()}") for name in left_out)
-    return [f"with training.{told} it would be {least.total / 1e9:.1f} GB"]
-
-
-def _text_note(recipe: Recipe, facts: BaseFacts | None, pairs: int | None) -> list[str]:
-    """Disk for stored text embeddings, where it is worth a line: with T5 it may be far more than the pairs."""
-    if recipe.training.text == "encoded":
-        return ["text encoders stay in memory while training (training.text encoded), on top of the peak below"]
-    if facts is None or pairs is None:
-        return []
-    used = min(pairs, recipe.training.max_steps * recipe.training.global_batch_pairs)
-    prompts = used * (2 if needs_degraded_prompts(recipe) else 1)
-    size = prompts * facts.text_numbers * BYTES[recipe.model.frozen_dtype]
-    if size <= 1e8:
-        return []
-    told = f"text embeddings of up to {prompts} prompts: {size / 1e9:.1f} GB beside the pairs"
-    return [f"{told}; none with training.text encoded"]
 
 
 def _trained_prompts(recipe: Recipe, notes: list[str]) -> int | None:
@@ -161,7 +123,7 @@ def _pairs_stage(recipe: Recipe, facts: BaseFacts | None, pairs: int | None) -> 
         f"{count_text(pairs)} pairs, {_sampling_text(sampling)}{states}",
         None if pairs is None else 2 * pairs * (picture_cost(sampling, facts) + recipe.pairs.contrast_draws),
         None if pairs is None or latent is None else 2 * pairs * latent * BYTES[recipe.model.frozen_dtype],
-        facts.parameters * BYTES[recipe.model.frozen_dtype] if facts else None,
+        drawing_bytes(recipe, facts) if facts else None,
     )
 
 
@@ -188,7 +150,7 @@ def _training_stage(recipe: Recipe, facts: BaseFacts | None, name: str) -> Stage
     if facts is None:
         return StagePlan(name, work, evaluations)
     disk = kept_bytes(recipe, trained_shapes(training, facts))
-    return StagePlan(name, work, evaluations, disk, training_memory(recipe, facts).total)
+    return StagePlan(name, work, evaluations, disk, training_peak(recipe, facts))
 
 
 def _rows_stages(recipe: Recipe, facts: BaseFacts | None) -> list[StagePlan]:
@@ -204,7 +166,7 @@ def _rows_stages(recipe: Recipe, facts: BaseFacts | None) -> list[StagePlan]:
         rows = training.max_steps * training.global_batch_pairs * frozen_rows(run)
         work = f"{training.max_steps} steps x {training.global_batch_pairs} pairs x {frozen_rows(run)} rows, made once"
         disk = None if facts is None else rows * 4 * math.prod(facts.latent_shape(run.model))
-        memory = None if facts is None else facts.parameters * BYTES[run.model.frozen_dtype]
+        memory = None if facts is None else reading_bytes(run, facts)
         stages.append(StagePlan("reference rows", work, rows, disk, memory))
     return stages
 
@@ -244,5 +206,5 @@ def _evaluation_stage(recipe: Recipe, facts: BaseFacts | None, notes: list[str])
     if facts:
         height, width = facts.picture_px(recipe.model)
         disk = int(pictures * height * width * 3 * PICTURE_COMPRESSION)
-        memory = facts.parameters * 4
+        memory = judging_bytes(recipe, facts)
     return StagePlan("evaluate", work, pictures * picture_cost(evaluation.sampling, facts), disk, memory)
