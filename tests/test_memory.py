@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from ddspo.base_facts import BaseFacts, read_base_facts
+from ddspo.base_facts import BaseFacts
 from ddspo.memory import (
     activation_numbers,
     checkpoint_bytes,
-    drawing_bytes,
-    judging_bytes,
     kept_bytes,
     optimizer_bytes,
-    reading_bytes,
     training_memory,
-    training_peak,
 )
-from ddspo.plan_notes import memory_notes
-from ddspo.recipe import Model, Recipe
-from helpers.tiny_families import tiny_sana
+from ddspo.recipe import Recipe
 
 SDXL: dict[str, Any] = {
     "sample_size": 128,
@@ -171,37 +163,3 @@ def test_full_sdxl_in_bf16_on_stored_rows_is_planned_under_24_gb(sdxl: BaseFacts
     assert memory.total < 24e9
     with_copy = training_memory(recipe(**options, trained_dtype="bf16"), sdxl)
     assert with_copy.total - memory.total == 2 * sdxl.parameters
-
-
-def test_text_encoders_weigh_where_they_are(sdxl: BaseFacts) -> None:
-    """Read before the denoiser comes, beside it while pairs are drawn, and in every step where the recipe says so."""
-    small, large = (replace(sdxl, text_parameters=size, vae_parameters=10**9) for size in (10**6, 2 * 10**10))
-    stored, live = recipe(), recipe(text="encoded")
-    offloaded, live_offloaded = recipe({"offload": True}), recipe({"offload": True}, text="encoded")
-    training = training_memory(stored, small)
-    assert training_peak(stored, small) == training.total
-    assert training_peak(stored, large) == 4 * 10**10
-    assert training_peak(live, large) == training.total + 4 * 10**10
-    assert training_peak(live_offloaded, large) == training.total - training.activations + 4 * 10**10
-    assert training_peak(live_offloaded, small) == training.total
-    denoiser = 2 * sdxl.parameters
-    assert drawing_bytes(stored, large) == denoiser + 4 * 10**10
-    assert drawing_bytes(offloaded, large) == 4 * 10**10 and drawing_bytes(offloaded, small) == denoiser
-    assert reading_bytes(stored, large) == 4 * 10**10 and reading_bytes(stored, small) == denoiser
-    assert judging_bytes(stored, small) == denoiser + 4 * 10**9 and judging_bytes(stored, large) == 4 * 10**10
-
-
-def test_the_plan_says_where_text_encoders_decide(tmp_path: Path) -> None:
-    """SANA: Gemma weighs more than a LoRA's training."""
-    told = {"model": {"base": str(tiny_sana(tmp_path))}, "training": {"max_steps": 1, "gradient_checkpointing": True}}
-    facts = read_base_facts(Model(base=told["model"]["base"]))
-    assert facts is not None
-    heavy = replace(facts, text_parameters=10**9)
-    lines = [memory_notes(Recipe.model_validate(told), each)[0] for each in (facts, heavy)]
-    assert "text encoders" not in lines[0]
-    assert lines[1].endswith("; text encoders, which read all prompts before it, take more: 4.00 GB")
-    assert len(memory_notes(Recipe.model_validate(told), heavy)) == 1, "offload would save the denoiser, and it is tiny"
-    both = memory_notes(Recipe.model_validate(told), replace(heavy, shapes={"weight": (10**9,)}))
-    assert both[1].endswith("together 8.0 GB; with model.offload one at a time, 4.0 GB")
-    told["training"]["text"] = "encoded"
-    assert memory_notes(Recipe.model_validate(told), heavy)[0].endswith(", and text encoders 4.00 GB")

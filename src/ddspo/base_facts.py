@@ -52,6 +52,8 @@ class BaseFacts:
     """numbers in all text encoders"""
     vae_parameters: int = 0
     """numbers in the autoencoder"""
+    vae_width: int = 0
+    """channels of its widest layer at the pictures' own size"""
 
     @property
     def parameters(self) -> int:
@@ -118,7 +120,16 @@ def read_base_facts(model: Model) -> BaseFacts | None:
             if name.startswith("text_encoder") and isinstance(part, list) and part[0]
         ),
         vae_parameters=_numbers(_weight_shapes(folder / "vae", model.variant)),
+        vae_width=_decoder_width(vae),
     )
+
+
+def _decoder_width(vae: dict[str, Any]) -> int:
+    """AutoencoderKL's last block begins with the channels of the one before it, SANA's comes down to its own first."""
+    if widths := vae.get("decoder_block_out_channels"):
+        return int(widths[0])
+    widths = vae.get("block_out_channels") or [0]
+    return int(widths[min(1, len(widths) - 1)])
 
 
 def _text_width(config: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Device memory of training, by part, from weight shapes alone: what a plan prints. No torch here.
+"""Device memory of a training step, by part, from weight shapes alone. No torch here; whole stages: `stage_memory`.
 
     weights       trained numbers in `training.trained_dtype`, frozen ones in `model.frozen_dtype` (full fine-tuning:
                   the frozen copy, where the objective needs one, `model.offload` does not keep it in main memory
@@ -13,9 +13,6 @@
                   checkpointing: rows · (Σ over checkpointed blocks of their inputs + the largest block as above). Rows
                   are those that a backward goes through: 2 per pair, or 1. KEPT is measured (docs/log.md): norms and
                   nonlinearities keep inputs of their own. Attention scores are not kept (torch's fused kernels).
-
-Text encoders are there before the denoiser, while prompts are read (`training_peak`); T5 or Gemma may weigh more than
-what comes after.
 
 On top come the device's own context and kernels' workspaces (about 1 GB with CUDA), which are not counted.
 """
@@ -102,38 +99,6 @@ def training_memory(recipe: Recipe, facts: BaseFacts) -> TrainingMemory:
         average=4 * count if training.ema_decay is not None else 0,
         activations=rows * activation_numbers(recipe, facts) * (2 if low else 4),
     )
-
-
-def text_bytes(recipe: Recipe, facts: BaseFacts) -> int:
-    """All text encoders, which are there while prompts are read."""
-    return facts.text_parameters * BYTES[recipe.model.frozen_dtype]
-
-
-def training_peak(recipe: Recipe, facts: BaseFacts) -> int:
-    """What one process of `train` holds at most: prompts are read before the denoiser comes, unless in every step."""
-    training, text = training_memory(recipe, facts), text_bytes(recipe, facts)
-    if recipe.training.text == "stored":
-        return max(training.total, text)
-    if recipe.model.offload:  # they leave before the policy is called
-        return max(training.total, training.total - training.activations + text)
-    return training.total + text
-
-
-def reading_bytes(recipe: Recipe, facts: BaseFacts) -> int:
-    """Weights while frozen networks are asked: the text encoders first, then the denoiser."""
-    return max(facts.parameters * BYTES[recipe.model.frozen_dtype], text_bytes(recipe, facts))
-
-
-def drawing_bytes(recipe: Recipe, facts: BaseFacts) -> int:
-    """Weights while pairs are drawn: denoiser and text encoders, with `model.offload` one at a time."""
-    denoiser, text = facts.parameters * BYTES[recipe.model.frozen_dtype], text_bytes(recipe, facts)
-    return max(denoiser, text) if recipe.model.offload else denoiser + text
-
-
-def judging_bytes(recipe: Recipe, facts: BaseFacts) -> int:
-    """Weights while pictures are drawn to be judged: text encoders first, then denoiser and the float32 autoencoder."""
-    denoiser = facts.parameters * BYTES[recipe.model.frozen_dtype]
-    return max(text_bytes(recipe, facts), denoiser + 4 * facts.vae_parameters)
 
 
 def optimizer_bytes(name: str, trained: dict[str, tuple[int, ...]]) -> int:

@@ -15,7 +15,7 @@ import math
 from pathlib import Path
 
 from .base_facts import BaseFacts, read_base_facts
-from .memory import BYTES, drawing_bytes, judging_bytes, kept_bytes, reading_bytes, trained_shapes, training_peak
+from .memory import BYTES, kept_bytes, trained_shapes
 from .method_facts import (
     OBJECTIVES,
     TARGETS,
@@ -28,6 +28,7 @@ from .plan_table import Plan as Plan
 from .plan_table import StagePlan, count_text
 from .recipe import Recipe, Sampling
 from .recipe_file import baseline_recipe
+from .stage_memory import drawing_bytes, judging_bytes, reading_bytes, training_peak
 from .target_recipes import target_model_recipe, target_trainings
 
 PICTURE_COMPRESSION = 0.7

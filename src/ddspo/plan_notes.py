@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from .base_facts import BaseFacts
-from .memory import BYTES, drawing_bytes, text_bytes, training_memory, training_peak
+from .memory import BYTES, training_memory
 from .method_facts import needs_degraded_prompts, unstorable
 from .recipe import Recipe
+from .stage_memory import decoding_bytes, drawing_bytes, text_bytes, training_peak
 
 
 def memory_notes(recipe: Recipe, facts: BaseFacts) -> list[str]:
     """The peak of training by part, what would make it smaller, and what would make drawing pairs smaller."""
     return [
-        f"peak memory of train: {training_memory(recipe, facts).text()}{_texts(recipe, facts)}",
+        f"peak memory of train: {training_memory(recipe, facts).text()}{_beside(recipe, facts)}",
         *_smaller(recipe, facts),
         *_drawing(recipe, facts),
     ]
@@ -30,14 +31,17 @@ def _drawing(recipe: Recipe, facts: BaseFacts) -> list[str]:
     return [f"{together}; with model.offload one at a time, {least / 1e9:.1f} GB"]
 
 
-def _texts(recipe: Recipe, facts: BaseFacts) -> str:
-    """What text encoders add, where it decides."""
-    told = f"{text_bytes(recipe, facts) / 1e9:.2f} GB"
+def _beside(recipe: Recipe, facts: BaseFacts) -> str:
+    """What comes on top of a step, or decides in its place: text encoders, and a preview's picture."""
+    text, most = text_bytes(recipe, facts), training_peak(recipe, facts)
     if recipe.training.text == "encoded":
-        return f", and text encoders {told}"
-    if training_peak(recipe, facts) == training_memory(recipe, facts).total:
+        return f", and text encoders {text / 1e9:.2f} GB"
+    if most == training_memory(recipe, facts).total:
         return ""
-    return f"; text encoders, which read all prompts before it, take more: {told}"
+    if most == text:
+        return f"; text encoders, which read all prompts before it, take more: {most / 1e9:.2f} GB"
+    decoding = f"decoding {decoding_bytes(recipe, facts) / 1e9:.2f} GB beside weights and optimizer"
+    return f"; a preview takes more: {most / 1e9:.2f} GB, {decoding} (training.preview_every_steps null: none)"
 
 
 def _smaller(recipe: Recipe, facts: BaseFacts) -> list[str]:
