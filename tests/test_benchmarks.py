@@ -49,6 +49,21 @@ def test_a_benchmark_of_steps_runs(script: str, own: list[str], tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_drawing_runs(tmp_path: Path) -> None:
+    output = tmp_path / "result.json"
+    small = ["--pairs", "2", "--batch-images", "4", "--steps", "2", "--repeats", "3", "--threads", "1"]
+    command = [sys.executable, str(BENCHMARKS / "drawing.py"), *small, "--output", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(output.read_text())
+    seconds = result["seconds"]
+    assert all(len(values) == 3 for values in seconds.values())
+    for name, floor in (("ours", "floor"), ("diffusers", "floor"), ("pictures", "decoded")):
+        ratios = [a / b for a, b in zip(seconds[name], seconds[floor], strict=True)]
+        assert result["ratios"][f"{name}/{floor}"]["median"] == pytest.approx(sorted(ratios)[1])
+
+
+@pytest.mark.slow
 def test_true_sizes_counts_what_the_arrangements_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """SD 1.5: its published size; with full weights 9F of 10F and two readings of a prompt."""
     monkeypatch.syspath_prepend(BENCHMARKS)
