@@ -147,11 +147,13 @@ def test_margins_and_gradients_equal_the_published_arrangement(made: Made) -> No
     ours = preference_loss(policy, rows.reference, rows.target, beta=beta)
     ours.loss.mean().backward()
     torch.testing.assert_close(ours.margin, margins, rtol=2e-3, atol=1e-3)
-    theirs = plain.trainable_parameters()
+    theirs = {name: parameter.grad for name, parameter in plain.trainable_parameters().items()}
+    scales = {name: gradient.abs().max().item() for name, gradient in theirs.items() if gradient is not None}
+    # Queries and keys of an attention that sees a single position get a gradient of rounding alone.
+    noise_floor = 1e-5 * max(scales.values())
     for name, parameter in roles.trainable_parameters().items():
-        assert parameter.grad is not None
-        scale = float(theirs[name].grad.abs().max())  # type: ignore[union-attr]
-        torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-2, atol=1e-2 * scale + 1e-8, msg=name)
+        atol = 1e-2 * scales[name] + noise_floor
+        torch.testing.assert_close(parameter.grad, theirs[name], rtol=1e-2, atol=atol, msg=name)
 
 
 def plain_ddcpp(
