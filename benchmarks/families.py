@@ -280,7 +280,7 @@ def lines(family: str, result: dict[str, Any]) -> list[str]:
     for title, key in (("weights", "memory_bytes"), ("peak", "peak_bytes")):
         if len(result.get(key, {})) == 1:
             told += [f"{title} of {name} {size / 1e9:.2f} GB" for name, size in result[key].items()]
-        elif key in result:
+        elif result.get(key):
             ours, published = result[key]["ours"], result[key]["published"]
             told.append(f"{title} {ours / 1e9:.2f} of {published / 1e9:.2f} GB, {ours / published:.2f}")
     if result.get("planned_bytes"):
