@@ -30,18 +30,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from family_ways import FamilyWays
 from peak import peak_bytes
 from published import CHECKPOINTS, write_pipeline
-from step import PROMPTS, Ways, make_pairs, summary, timed
+from step import summary, timed
 
 from ddspo.base_facts import read_base_facts
 from ddspo.environment import describe_environment
-from ddspo.families.load import load_family
 from ddspo.memory import training_memory
 from ddspo.overrides import apply_override
 from ddspo.recipe import Recipe
-from ddspo.training.run import Run
-from ddspo.training.setup import start_accelerator
 
 NAMES = ["floor", "ours", "published"]
 TINY = ["sd", "sd_v", "sdxl", "sd3", "sana", "flux"]
@@ -117,84 +115,6 @@ def make_recipe(arguments: argparse.Namespace, base: str) -> Recipe:
     for override in arguments.set:
         apply_override(recipe, override)
     return Recipe.model_validate(recipe)
-
-
-class FamilyWays(Ways):
-    """The three ways at a chosen size; the published one has a reference network of its own.
-
-    Args:
-        recipe: of the run.
-        folder: for pairs and the run's files.
-        published: whether to hold what the published arrangement does.
-    """
-
-    def __init__(self, recipe: Recipe, folder: Path, *, published: bool = True) -> None:
-        self.recipe, self.accelerator = recipe, start_accelerator(recipe, folder / "run")
-        model, device = recipe.model, self.accelerator.device
-        family = load_family(model.base, dtype=model.frozen_dtype, device=device)
-        shape = family.latent_shape(model.height_px, model.width_px)
-        pairs = 2 * recipe.training.global_batch_pairs  # few, since each prompt is encoded
-        self.store = make_pairs(folder / "pairs", shape, family.fingerprint(), pairs)
-        self.path = family.noise_path
-        (folder / "run").mkdir()
-        self.run = Run(recipe, self.store, folder / "run", family, self.accelerator)
-        self.batches = [micro.pairs for micro in self.run.batches.micro_batches(0)]
-        self.parameters = list(self.run.parameters.values())
-        if published:
-            self.adamw = torch.optim.AdamW(self.parameters, lr=0.0)
-            self.plain = load_family(model.base, dtype=model.frozen_dtype, device=device)
-            self.plain.part(self.plain.denoiser_part)
-            self.plain.encode_prompts(PROMPTS[:1])
-            self.plain.part("vae")
-
-    def floor(self, step: int) -> None:
-        for batch in self.batches:
-            rows = batch.prompt.repeat(3)
-            self.run.roles.predict("reference", batch.noise.repeat(3, 1, 1, 1), batch.timestep.repeat(3), rows)
-            x_t, timestep = batch.noise.repeat(2, 1, 1, 1), batch.timestep.repeat(2)
-            self.run.roles.predict("policy", x_t, timestep, batch.prompt.repeat(2)).mean().backward()
-        self.run.optimizer.zero_grad(set_to_none=True)
-
-    def published(self, step: int) -> None:
-        settings, device = self.recipe.training, self.accelerator.device
-        for start in range(0, settings.global_batch_pairs, settings.micro_batch_pairs):
-            numbers = list(range(start, start + settings.micro_batch_pairs))
-            x_0, count = self.store.read(numbers), len(numbers)
-            both = torch.cat([x_0.win, x_0.lose]).to(device)
-            noise = torch.randn_like(both[:count]).repeat(2, 1, 1, 1)
-            timestep = self.path.timesteps[torch.randint(0, len(self.path.timesteps), (count,))].repeat(2).to(device)
-            x_t = self.path.add_noise(both, noise, timestep)
-            prompt = self.plain.encode_prompts([self.store.rows[n]["prompt"] for n in numbers])
-            degraded = self.plain.encode_prompts([self.store.rows[n]["degraded_prompt"] for n in numbers])
-            loss = self.published_loss(x_t, timestep, prompt, degraded)
-            (loss * settings.micro_batch_pairs / settings.global_batch_pairs).backward()
-            loss.item()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
-
-    def published_loss(self, x_t: torch.Tensor, t: torch.Tensor, prompt: Any, degraded: Any) -> torch.Tensor:
-        count = len(x_t) // 2
-        win, lose = slice(0, count), slice(count, None)
-        with torch.no_grad():
-            reference = self.network(self.plain.denoiser, x_t, t, prompt.repeat(2))
-            target_win = self.network(self.plain.denoiser, x_t[win], t[win], prompt)
-            target_lose = self.network(self.plain.denoiser, x_t[lose], t[lose], degraded)
-        target = torch.cat([target_win, target_lose])
-        policy = self.network(self.run.policy, x_t, t, prompt.repeat(2))
-        m_w, m_l = (policy - target).square().mean((1, 2, 3)).chunk(2)
-        r_w, r_l = (reference - target).square().mean((1, 2, 3)).chunk(2)
-        return -torch.nn.functional.logsigmoid(-0.5 * 1000 * ((m_w - m_l) - (r_w - r_l))).mean()
-
-    def held_bytes(self, name: str) -> int:
-        """Weights that a way needs in memory: ours the run's networks, the published one its own and all parts."""
-        networks = {id(module): module for module in (self.run.roles.trained, self.run.roles._frozen) if module}
-        if name == "published":
-            networks = {id(self.run.roles.trained): self.run.roles.trained}
-            parts = [self.plain.denoiser, self.plain.part("vae")]
-            parts += [self.plain.part(encoder) for encoder in self.plain.text_parts]
-            networks |= {id(module): module for module in parts}
-        return sum(p.numel() * p.element_size() for module in networks.values() for p in module.parameters())
 
 
 def measure(ways: FamilyWays, arguments: argparse.Namespace, clock: Callable[[], float]) -> dict[str, Any]:

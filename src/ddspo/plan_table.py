@@ -18,7 +18,7 @@ class StagePlan:
     network_evaluations: int | None = 0
     disk_bytes: int | None = None
     memory_bytes: int | None = None
-    """training: weights, gradients, optimizer state and an estimate of activations (`memory.py`); else weights"""
+    """at the stage's peak (`stage_memory.py`)"""
 
 
 @dataclass(frozen=True)
