@@ -41,7 +41,9 @@ def most_grown(work: Callable[[], object]) -> int:
 def bytes_alive() -> int:
     """Bytes of all tensors that this process can reach, storages that several of them share counted once."""
     gc.collect()
-    # by type: asking objects themselves would wake modules that load when they are looked at
-    tensors = [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+    # By type: asking objects themselves would wake modules that load when they are looked at, and tensors of other
+    # types (what torch.compile traces with) have no memory.
+    tensors = [found for found in gc.get_objects() if type(found) in (torch.Tensor, torch.nn.Parameter)]
     tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
-    return sum({(s := tensor.untyped_storage()).data_ptr(): s.nbytes() for tensor in tensors}.values())
+    storages = [tensor.untyped_storage() for tensor in tensors if tensor.device.type != "meta"]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
