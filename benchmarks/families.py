@@ -33,7 +33,7 @@ import torch
 from family_ways import FamilyWays
 from peak import peak_bytes
 from published import CHECKPOINTS, write_pipeline
-from step import summary, timed
+from step import summary, timed, training_section
 
 from ddspo.base_facts import read_base_facts
 from ddspo.environment import describe_environment
@@ -102,15 +102,7 @@ def make_recipe(arguments: argparse.Namespace, base: str) -> Recipe:
     recipe = {
         "model": {"base": base, "frozen_dtype": arguments.precision, "height_px": size, "width_px": size},
         "objective": {"beta": 1000},
-        "training": {
-            "parameters": arguments.parameters,
-            "lora": {"rank": arguments.rank},
-            "max_steps": 10**6,
-            "global_batch_pairs": arguments.global_batch_pairs,
-            "micro_batch_pairs": arguments.micro_batch_pairs,
-            "mixed_precision": low,
-            "gradient_checkpointing": arguments.gradient_checkpointing,
-        },
+        "training": training_section(arguments, low) | {"gradient_checkpointing": arguments.gradient_checkpointing},
     }
     for override in arguments.set:
         apply_override(recipe, override)

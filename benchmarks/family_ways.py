@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from step import PROMPTS, Ways, make_pairs
 
 from ddspo.families.load import load_family
 from ddspo.recipe import Recipe
+from ddspo.training.data import noise_path_on
 from ddspo.training.run import Run
 from ddspo.training.setup import start_accelerator
 
@@ -30,7 +30,7 @@ class FamilyWays(Ways):
         shape = family.latent_shape(model.height_px, model.width_px)
         pairs = 2 * recipe.training.global_batch_pairs  # few, since each prompt is encoded
         self.store = make_pairs(folder / "pairs", shape, family.fingerprint(), pairs)
-        self.path = family.noise_path
+        self.path = noise_path_on(family.noise_path, device)
         (folder / "run").mkdir()
         self.run = Run(recipe, self.store, folder / "run", family, self.accelerator)
         self.batches = [micro.pairs for micro in self.run.batches.micro_batches(0)]
@@ -49,37 +49,6 @@ class FamilyWays(Ways):
             x_t, timestep = batch.noise.repeat(2, 1, 1, 1), batch.timestep.repeat(2)
             self.run.roles.predict("policy", x_t, timestep, batch.prompt.repeat(2)).mean().backward()
         self.run.optimizer.zero_grad(set_to_none=True)
-
-    def published(self, step: int) -> None:
-        settings, device = self.recipe.training, self.accelerator.device
-        for start in range(0, settings.global_batch_pairs, settings.micro_batch_pairs):
-            numbers = list(range(start, start + settings.micro_batch_pairs))
-            x_0, count = self.store.read(numbers), len(numbers)
-            both = torch.cat([x_0.win, x_0.lose]).to(device)
-            noise = torch.randn_like(both[:count]).repeat(2, 1, 1, 1)
-            timestep = self.path.timesteps[torch.randint(0, len(self.path.timesteps), (count,))].repeat(2).to(device)
-            x_t = self.path.add_noise(both, noise, timestep)
-            prompt = self.plain.encode_prompts([self.store.rows[n]["prompt"] for n in numbers])
-            degraded = self.plain.encode_prompts([self.store.rows[n]["degraded_prompt"] for n in numbers])
-            loss = self.published_loss(x_t, timestep, prompt, degraded)
-            (loss * settings.micro_batch_pairs / settings.global_batch_pairs).backward()
-            loss.item()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
-
-    def published_loss(self, x_t: torch.Tensor, t: torch.Tensor, prompt: Any, degraded: Any) -> torch.Tensor:
-        count = len(x_t) // 2
-        win, lose = slice(0, count), slice(count, None)
-        with torch.no_grad():
-            reference = self.network(self.plain.denoiser, x_t, t, prompt.repeat(2))
-            target_win = self.network(self.plain.denoiser, x_t[win], t[win], prompt)
-            target_lose = self.network(self.plain.denoiser, x_t[lose], t[lose], degraded)
-        target = torch.cat([target_win, target_lose])
-        policy = self.network(self.run.policy, x_t, t, prompt.repeat(2))
-        m_w, m_l = (policy - target).square().mean((1, 2, 3)).chunk(2)
-        r_w, r_l = (reference - target).square().mean((1, 2, 3)).chunk(2)
-        return -torch.nn.functional.logsigmoid(-0.5 * 1000 * ((m_w - m_l) - (r_w - r_l))).mean()
 
     def held_bytes(self, name: str) -> int:
         """Weights that a way needs in memory: ours the run's networks, the published one its own and all parts."""

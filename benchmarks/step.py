@@ -33,6 +33,7 @@ from ddspo.ledger import Ledger
 from ddspo.pairs.store import FORMAT, Layout, PairStore, write_shard
 from ddspo.recipe import Recipe
 from ddspo.tensors import WinLose
+from ddspo.training.data import noise_path_on
 from ddspo.training.loop import train_step
 from ddspo.training.run import Run
 from ddspo.training.setup import start_accelerator
@@ -72,16 +73,21 @@ def make_recipe(arguments: argparse.Namespace) -> Recipe:
         {
             "model": {"base": arguments.base, "frozen_dtype": arguments.frozen_dtype},
             "objective": {"beta": 1000},
-            "training": {
-                "parameters": arguments.parameters,
-                "lora": {"rank": arguments.rank},
-                "max_steps": 10**6,
-                "global_batch_pairs": arguments.global_batch_pairs,
-                "micro_batch_pairs": arguments.micro_batch_pairs,
-                "mixed_precision": arguments.mixed_precision,
-            },
+            "training": training_section(arguments, arguments.mixed_precision),
         }
     )
+
+
+def training_section(arguments: argparse.Namespace, mixed_precision: str) -> dict[str, Any]:
+    """A recipe's `training`, as endless as a benchmark needs it."""
+    return {
+        "parameters": arguments.parameters,
+        "lora": {"rank": arguments.rank},
+        "max_steps": 10**6,
+        "global_batch_pairs": arguments.global_batch_pairs,
+        "micro_batch_pairs": arguments.micro_batch_pairs,
+        "mixed_precision": mixed_precision,
+    }
 
 
 def make_pairs(folder: Path, shape: tuple[int, int, int], fingerprint: str, pairs: int = PAIRS) -> PairStore:
@@ -105,8 +111,7 @@ class Ways:
         model, device = recipe.model, self.accelerator.device
         self.plain = load_family(model.base, dtype=model.frozen_dtype, device=device)
         self.store = make_pairs(folder / "pairs", self.plain.latent_shape(), self.plain.fingerprint())
-        self.scheduler_alphas = self.plain.noise_path.alphas.float().to(device)
-        self.scheduler_sigmas = self.plain.noise_path.sigmas.float().to(device)
+        self.path = noise_path_on(self.plain.noise_path, device)
         (folder / "run").mkdir()
         family = load_family(model.base, dtype=model.frozen_dtype, device=device)
         self.run = Run(recipe, self.store, folder / "run", family, self.accelerator)
@@ -134,26 +139,18 @@ class Ways:
         self.run.record(train_step(self.run, step))
 
     def published(self, step: int) -> None:
-        beta, settings = self.recipe.objective.beta, self.recipe.training
+        settings, device = self.recipe.training, self.accelerator.device
         for start in range(0, settings.global_batch_pairs, settings.micro_batch_pairs):
-            numbers = [(start + n) % PAIRS for n in range(settings.micro_batch_pairs)]
-            x_0, device = self.store.read(numbers), self.accelerator.device
+            numbers = [(start + n) % len(self.store) for n in range(settings.micro_batch_pairs)]
+            x_0, count = self.store.read(numbers), len(numbers)
             both = torch.cat([x_0.win, x_0.lose]).to(device)
-            noise = torch.randn_like(both[: len(numbers)]).repeat(2, 1, 1, 1)
-            t = torch.randint(0, 1000, (len(numbers),), device=device).repeat(2)
-            x_t = self.scheduler_alphas[t].view(-1, 1, 1, 1) * both + self.scheduler_sigmas[t].view(-1, 1, 1, 1) * noise
+            noise = torch.randn_like(both[:count]).repeat(2, 1, 1, 1)
+            drawn = torch.randint(0, len(self.path.timesteps), (count,), device=device)
+            timestep = self.path.timesteps[drawn].repeat(2)
+            x_t = self.path.add_noise(both, noise, timestep)
             prompt = self.plain.encode_prompts([self.store.rows[n]["prompt"] for n in numbers])
             degraded = self.plain.encode_prompts([self.store.rows[n]["degraded_prompt"] for n in numbers])
-            win, lose = slice(0, len(numbers)), slice(len(numbers), None)
-            with torch.no_grad():
-                reference = self.network(self.plain.denoiser, x_t, t, prompt.repeat(2))
-                target_win = self.network(self.plain.denoiser, x_t[win], t[win], prompt)
-                target_lose = self.network(self.plain.denoiser, x_t[lose], t[lose], degraded)
-            target = torch.cat([target_win, target_lose])
-            policy = self.network(self.run.policy, x_t, t, prompt.repeat(2))
-            m_w, m_l = F.mse_loss(policy, target, reduction="none").mean((1, 2, 3)).chunk(2)
-            r_w, r_l = F.mse_loss(reference, target, reduction="none").mean((1, 2, 3)).chunk(2)
-            inside = -0.5 * beta * ((m_w - m_l) - (r_w - r_l))
+            inside = self.published_margin(x_t, timestep, prompt, degraded)
             loss = -F.logsigmoid(inside).mean() * settings.micro_batch_pairs / settings.global_batch_pairs
             loss.backward()
             loss.item()
@@ -161,6 +158,19 @@ class Ways:
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
+
+    def published_margin(self, x_t: torch.Tensor, t: torch.Tensor, prompt: Any, degraded: Any) -> torch.Tensor:
+        """Four reference rows a pair in three calls, two policy rows; what the log sigmoid is taken of."""
+        win, lose = slice(0, len(x_t) // 2), slice(len(x_t) // 2, None)
+        with torch.no_grad():
+            reference = self.network(self.plain.denoiser, x_t, t, prompt.repeat(2))
+            target_win = self.network(self.plain.denoiser, x_t[win], t[win], prompt)
+            target_lose = self.network(self.plain.denoiser, x_t[lose], t[lose], degraded)
+        target = torch.cat([target_win, target_lose])
+        policy = self.network(self.run.policy, x_t, t, prompt.repeat(2))
+        m_w, m_l = F.mse_loss(policy, target, reduction="none").mean((1, 2, 3)).chunk(2)
+        r_w, r_l = F.mse_loss(reference, target, reduction="none").mean((1, 2, 3)).chunk(2)
+        return -0.5 * self.recipe.objective.beta * ((m_w - m_l) - (r_w - r_l))
 
 
 def timed(way: Callable[[int], None], step: int, clock: Callable[[], float]) -> float:
