@@ -21,9 +21,7 @@ _JOINT_ATTENTION = (
 )
 LORA_TARGETS = {"StableDiffusion3Pipeline": _JOINT_ATTENTION, "FluxPipeline": _JOINT_ATTENTION}
 """what LoRA attaches to by default, as the families say; `_ATTENTION` elsewhere"""
-
-
-_TEXT_TOKENS = {"StableDiffusion3Pipeline": 77 + 256, "SanaPipeline": 300, "FluxPipeline": 512}
+TEXT_TOKENS = {"StableDiffusion3Pipeline": 77 + 256, "SanaPipeline": 300, "FluxPipeline": 512}
 """tokens that the denoiser is told, where they are not CLIP's 77"""
 
 
@@ -113,7 +111,7 @@ def read_base_facts(model: Model) -> BaseFacts | None:
         pipeline=pipeline,
         levels=len(config.get("block_out_channels", ())),
         patch=2 if flux else int(config.get("patch_size") or 1),
-        text_numbers=_TEXT_TOKENS.get(pipeline, 77) * _text_width(config),
+        text_numbers=TEXT_TOKENS.get(pipeline, 77) * _text_width(config),
         text_parameters=sum(
             _numbers(_weight_shapes(folder / name, model.variant, "model"))
             for name, part in index.items()

@@ -23,13 +23,11 @@ import math
 import re
 from dataclasses import asdict, dataclass
 
-from .base_facts import BaseFacts
+from .base_facts import TEXT_TOKENS, BaseFacts
 from .method_facts import frozen_rows, policy_rows
 from .recipe import Recipe, Training
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-TEXT_TOKENS = {"StableDiffusion3Pipeline": 333, "SanaPipeline": 300, "FluxPipeline": 512}
-"""elsewhere CLIP's 77"""
 KEPT = 3
 """numbers kept for the backward per input of a layer; autograd keeps 2.7 to 2.9 on SDXL in bf16 (docs/log.md)"""
 SMALL = 4096
